@@ -32,7 +32,8 @@ _STAMPS = {
     ".png": (b"Software\0" + STAMP.encode(),),
     ".safetensors": (b'"erase_plugins.',),
     ".zip": (STAMP.encode(),),
-    ".md": (b"\nerasure:", b"# Methods compared\n"),
+    ".md": (b"\nerasure:", b"# Methods compared\n", f"; made by {STAMP}.".encode()),
+    ".html": (f"; made by {STAMP}.</footer>".encode(),),
     ".json": (
         b'"judge_hash":',
         b'"description": "Erases ',

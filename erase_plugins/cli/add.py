@@ -23,7 +23,7 @@ from erase_plugins.errors import RequestError
 from erase_plugins.types import KINDS
 
 
-@declare("add")
+@declare("add", example="no-both --erase car --model pocket --out no-three")
 @click.argument("artifact")
 @click.option("--erase", "concepts", multiple=True, metavar="TEXT", help="What to erase as well; repeat for several.")
 @click.option("--to", "anchor", metavar="TEXT", help="What the new concepts become.")

@@ -18,7 +18,7 @@ from erase_plugins.cli.console import emit, hint, say
 from erase_plugins.errors import RequestError, Unsupported
 
 
-@declare("apply")
+@declare("apply", example="no-pizza --model model.safetensors --out without-pizza.safetensors")
 @click.argument("artifact")
 @click.option("--model", required=True, help="'pocket', a diffusers folder or a .safetensors checkpoint on disk.")
 @strength_option

@@ -20,7 +20,7 @@ from erase_plugins.cli.command import (
 from erase_plugins.cli.console import emit, human_seconds, progress, say, share, table
 
 
-@declare("attack")
+@declare("attack", example="ring-a-bell pocket no-pizza")
 @click.argument("words", nargs=-1, required=True, metavar="[ATTACK MODEL] ARTIFACT ...")
 @model_options
 @click.option("--attack", "name", default="weights", show_default=True, help="How to attack (see 'list attacks').")

@@ -19,7 +19,7 @@ from erase_plugins.cli.console import emit, progress, say, table
 from erase_plugins.families.loading import DTYPES
 
 
-@declare("audit")
+@declare("audit", example="pocket no-pizza --out audited")
 @click.argument("model")
 @click.argument("artifact", required=False)
 @click.option(

@@ -26,7 +26,7 @@ from erase_plugins.hints import in_terminal
 from erase_plugins.types import KINDS
 
 
-@declare("auto")
+@declare("auto", example='"van gogh" --model MODEL --out no-van-gogh')
 @click.argument("concept")
 @model_options
 @click.option(

@@ -11,7 +11,7 @@ from erase_plugins.cli.command import check_output, declare, force_option, model
 from erase_plugins.cli.console import emit, human_bytes, human_seconds, progress, say, table
 
 
-@declare("calibrate")
+@declare("calibrate", example="--model MODEL --out calibration.json")
 @model_options
 @click.option("--out", default="calibration.json", show_default=True, metavar="FILE", help="JSON file to write.")
 @click.option("--method", "methods", multiple=True, metavar="M", help="Time only this method; repeat for several.")

@@ -13,7 +13,7 @@ from erase_plugins.errors import RequestError
 from erase_plugins.families.loading import DTYPES
 
 
-@declare("clean-lora")
+@declare("clean-lora", example="lora.safetensors --erase pizza --base MODEL --out clean.safetensors")
 @click.argument("lora")
 @click.option("--erase", "concept", metavar="TEXT", help="Concept to take out, as prompts name it.")
 @click.option("--alias", "aliases", multiple=True, metavar="TEXT", help="Another word for it; repeatable.")

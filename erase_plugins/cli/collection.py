@@ -36,7 +36,7 @@ def command() -> None:
     """A library of many single-concept artifacts: one folder (or repository) with a small index, used in part."""
 
 
-@declare("build")
+@declare("build", example="no-pizza no-dog --out library")
 @click.argument("artifacts", nargs=-1, required=True, metavar="A B ...")
 @click.option("--out", required=True, metavar="DIR", help="Collection folder to write.")
 @click.option("--append", is_flag=True, help="Add to the collection that is there.")
@@ -56,7 +56,7 @@ def build(artifacts: tuple[str, ...], out: str, append: bool, force: bool) -> No
     emit({"schema": 1, "folder": str(library.path), **facts(library)})
 
 
-@declare("list")
+@declare("list", example="hub:me/library --find gogh")
 @click.argument("collection", metavar="DIR|hub:OWNER/NAME")
 @click.option("--find", "word", metavar="TEXT", help="Only those with this in their name or concept.")
 def listed(collection: str, word: str | None) -> None:

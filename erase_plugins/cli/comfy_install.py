@@ -24,7 +24,7 @@ __all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS", "WEB_DIRECTORY"]
 COPIED = ("example_workflows", "locales", "subgraphs")
 
 
-@declare("comfy-install")
+@declare("comfy-install", example="~/ComfyUI")
 @click.argument("comfyui", metavar="FOLDER")
 @dry_run_option
 def command(comfyui: str, dry_run: bool) -> None:

@@ -36,13 +36,23 @@ _ELSEWHERE = {
 
 
 class Command(click.Command):
-    """A command with ``--json`` and ``--debug``, and a word about options that have another name elsewhere."""
+    """A command with an example, ``--json`` and ``--debug``, and a word about options that have another name elsewhere.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    Args:
+        example: what stands behind the command's name in a call that works; below its help.
+    """
+
+    def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.example = example
         flag: dict[str, Any] = {"is_flag": True, "expose_value": False, "is_eager": True, "callback": _set_flag}
         self.params.append(click.Option(["--json"], help="Print one JSON object on stdout, nothing else.", **flag))
         self.params.append(click.Option(["--debug"], help="Show the traceback of an error.", **flag))
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The example, below the options; never broken, so that it can be pasted."""
+        formatter.write(f"\nExample:\n  {ctx.command_path} {self.example}".rstrip() + "\n")
+        super().format_epilog(ctx, formatter)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         from erase_plugins.cli.console import State

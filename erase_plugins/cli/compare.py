@@ -15,7 +15,7 @@ from erase_plugins.hints import in_terminal
 from erase_plugins.types import KINDS
 
 
-@declare("compare")
+@declare("compare", example="--methods uce,esd --erase pizza --erase owl --out compared")
 @model_options
 @click.option("--methods", multiple=True, metavar="M", default=("all",), show_default=True,
               help="'all', or ids with commas; options behind colons: uce:aliases=true.")  # fmt: skip

@@ -20,7 +20,7 @@ from erase_plugins.cli.console import emit, say
 from erase_plugins.families.loading import DTYPES
 
 
-@declare("convert")
+@declare("convert", example="no-pizza --layout kohya --out no-pizza-kohya")
 @click.argument("artifact")
 @click.option("--layout", required=True, metavar="L", help="Layout to write (see 'list layouts').")
 @click.option("--base", "--model", "base", metavar="MODEL", help="Base model, where it is needed; pocket is found.")

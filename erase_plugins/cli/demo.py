@@ -26,7 +26,7 @@ _LABELS = {
 }
 
 
-@declare("demo")
+@declare("demo", example="--erase owl")
 @click.option("--erase", "concept", default="pizza", show_default=True, metavar="TEXT", help="What to erase.")
 @seed_option("Seed of prompts and noise.")
 @click.option("--out", default="erase-plugins-demo", show_default=True, metavar="DIR", help="Folder to write.")

@@ -20,7 +20,7 @@ from erase_plugins.hints import Sentence
 from erase_plugins.plain_text import scrub
 
 
-@declare("diagnose")
+@declare("diagnose", example='no-pizza --model pocket --prompt "a slice of pizza"')
 @click.argument("artifact")
 @model_options
 @click.option("--prompt", required=True, help="The prompt that disappointed.")

@@ -38,7 +38,7 @@ class Line:
     fix: str = ""
 
 
-@declare("doctor")
+@declare("doctor", example="")
 @click.option("--quick", is_flag=True, help="Leave out what needs torch: device and reading our layouts.")
 def command(quick: bool) -> None:
     """Check the installation: versions, plugins, methods, layouts, device."""

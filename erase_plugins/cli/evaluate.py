@@ -27,7 +27,7 @@ _DAMAGE = 0.10
 NOT_MEASURED = "not measured"
 
 
-@declare("evaluate")
+@declare("evaluate", example="no-pizza --model pocket --out report")
 @click.argument("artifacts", nargs=-1, metavar="[ARTIFACT ...]")
 @model_options
 @click.option("--suite", default="quick", show_default=True, help="What to measure (see 'list suites').")

@@ -21,7 +21,7 @@ from erase_plugins.cli.command import (
 from erase_plugins.cli.console import emit, human_seconds, say
 
 
-@declare("generate")
+@declare("generate", example='no-pizza --model pocket --prompt "a pizza" --out after.png')
 @click.argument("artifacts", nargs=-1, metavar="[ARTIFACT ...]")
 @model_options
 @click.option("--prompt", required=True, help="What to draw.")

@@ -167,6 +167,7 @@ def describe(error: BaseException, resumes: bool = False) -> tuple[int, str, str
         return 1, kind, "not enough memory; try a closed-form method (uce), --dtype bfloat16, or fewer pictures at once"
     if isinstance(error, OSError) and error.strerror:
         name = os.path.basename(str(error.filename or ""))
-        return 1, kind, scrub(one_line(f"{error.strerror}: '{name}'; check the path, the rights and the free space"))
+        where = f"{error.strerror}: '{name}'" if name else str(error.strerror)  # a full disk is told without a file
+        return 1, kind, scrub(one_line(f"{where}; check the path, the rights and the free space"))
     text = scrub(one_line(str(error)))[:300]
     return 1, kind, f"unexpected {kind}: {text}; run again with --debug for the traceback"

@@ -13,7 +13,7 @@ from erase_plugins.needs import fitting, needs_of, packages_of
 from erase_plugins.options import as_setting, preset_files
 
 
-@declare("info")
+@declare("info", example="uce")
 @click.argument("method")
 @click.option("--preset", metavar="FILE", help="Show what this preset would set as well.")
 def command(method: str, preset: str | None) -> None:

@@ -14,7 +14,7 @@ from erase_plugins.hints import in_terminal, sentence_of
 from erase_plugins.types import ForgetItem
 
 
-@declare("inspect")
+@declare("inspect", example="somebodys-lora.safetensors")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH ...")
 @click.option("--base", metavar="MODEL", help="Also say whether each artifact fits this model (loads its weights).")
 def command(paths: tuple[str, ...], base: str | None) -> None:

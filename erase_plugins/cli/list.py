@@ -16,7 +16,7 @@ from erase_plugins.needs import fitting, needs_of, packages_of
 KINDS = ("methods", "families", "layouts", "judges", "suites", "attacks", "plugins")
 
 
-@declare("list")
+@declare("list", example="attacks")
 @click.argument("what", type=click.Choice(KINDS), required=False)
 @click.option("--plugin", "only", metavar="NAME", help="Only what this plugin registers.")
 def command(what: str | None, only: str | None) -> None:

@@ -19,7 +19,7 @@ from erase_plugins.cli.command import (
 from erase_plugins.cli.console import emit, hint, say
 
 
-@declare("merge")
+@declare("merge", example="no-pizza no-dog --out no-both")
 @click.argument("artifacts", nargs=-1, required=True, metavar="A B ...")
 @click.option("--mode", type=click.Choice(("auto", "joint", "sum")), default="auto", show_default=True,
               help="joint: solve all concepts together; sum: add the changes; auto: joint where possible.")  # fmt: skip

@@ -11,7 +11,7 @@ from erase_plugins.cli.console import emit, say
 from erase_plugins.errors import RequestError
 
 
-@declare("new-plugin")
+@declare("new-plugin", example="my-eraser")
 @click.argument("name")
 @click.option(
     "--kind", type=click.Choice(["closed-form", "trained"]), default="closed-form", show_default=True,

@@ -30,7 +30,7 @@ def command() -> None:
     """Learn a small head so that training records can be deleted from it later, with a certificate."""
 
 
-@declare("features")
+@declare("features", example="pocket --pictures drawn --out features.npz")
 @click.argument("frozen", metavar="MODEL")
 @click.option("--pictures", metavar="DIR", help="One folder per label; those beside a classifier by default.")
 @click.option("--out", required=True, metavar="FILE", help="New .npz file.")
@@ -55,7 +55,7 @@ def features(frozen: str, pictures: str | None, out: str) -> None:
     emit({"schema": 1, "out": str(place), **facts})
 
 
-@declare("init")
+@declare("init", example="head --features features.npz --subjects people.txt")
 @click.argument("folder", metavar="DIR")
 @data_options
 @click.option("--loss", type=click.Choice(("softmax", "logistic", "huber")), default="softmax", show_default=True,
@@ -123,7 +123,7 @@ def init(
     emit({"schema": 1, "ids": ids, "opening": opened, "certified": chosen.test_seed is None})
 
 
-@declare("add")
+@declare("add", example="head --features new.npz")
 @click.argument("folder", metavar="DIR")
 @data_options
 def add(folder: str, features: str, labels: str | None, subjects: str | None) -> None:
@@ -139,7 +139,7 @@ def add(folder: str, features: str, labels: str | None, subjects: str | None) ->
     emit({"schema": 1, "added": ids, **_facts(head)})
 
 
-@declare("delete")
+@declare("delete", example='head --subject "customer 7"')
 @click.argument("folder", metavar="DIR")
 @record_options
 @dry_run_option
@@ -162,7 +162,7 @@ def delete(folder: str, ids: Sequence[str], subject: str | None, subject_file: s
     emit({"schema": 1, "deleted": chosen, **facts})
 
 
-@declare("replace")
+@declare("replace", example='head --subject "customer 7" --features new.npz')
 @click.argument("folder", metavar="DIR")
 @record_options
 @data_options
@@ -185,7 +185,7 @@ def replace(
     emit({"schema": 1, "replaced": chosen, "added": new, **facts})
 
 
-@declare("release")
+@declare("release", example="head --out published")
 @click.argument("folder", metavar="DIR")
 @click.option("--out", metavar="DIR", help="Where to write it; a folder inside the head's by default.")
 @click.option(
@@ -204,7 +204,7 @@ def release(folder: str, out: str | None, raise_budget: int | None, module: str 
     emit({"schema": 1, "folder": str(made.path), "files": made.names, "certificate": data})
 
 
-@declare("verify")
+@declare("verify", example="head")
 @click.argument("folder", metavar="DIR")
 def verify(folder: str) -> None:
     """Check that weights, records and ledger of a head belong together, and recompute its certificate."""
@@ -216,7 +216,7 @@ def verify(folder: str) -> None:
     emit({"schema": 1, "certificate": data})
 
 
-@declare("status")
+@declare("status", example="head")
 @click.argument("folder", metavar="DIR")
 @click.option("--ids", "listed", is_flag=True, help="Also the ids of all records.")
 def status(folder: str, listed: bool) -> None:

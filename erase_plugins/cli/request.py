@@ -44,7 +44,7 @@ def command() -> None:
     """Carry out requests to be forgotten: states, deadlines, a remedy with reasons, evidence. No name is kept."""
 
 
-@declare("new")
+@declare("new", example="desk --kind person --subject-file who.txt")
 @desk_options
 @click.option("--kind", "what", type=click.Choice(KINDS), required=True, help="What the request is about.")
 @subject_options
@@ -87,7 +87,7 @@ def new(
     _done(folder, ledger, name, dry_run)
 
 
-@declare("verify")
+@declare("verify", example="desk CASE --identity account")
 @case_options
 @identity_option
 def verify(folder: str, key: str | None, case: str, role: str, dry_run: bool, identity: str) -> None:
@@ -97,7 +97,7 @@ def verify(folder: str, key: str | None, case: str, role: str, dry_run: bool, id
     _done(folder, verify_identity(_desk(folder, key), case, identity, role, dry_run), case, dry_run)
 
 
-@declare("plan")
+@declare("plan", example="desk CASE --model pocket-lm")
 @case_options
 @click.option("--model", default="pocket", show_default=True, help="The model, or the folder of a head with records.")
 @click.option("--revision", help="Hub revision of the model.")
@@ -113,7 +113,7 @@ def plan(
     _done(folder, ledger, case, dry_run, remedies=[item.to_dict() for item in choice.remedies])
 
 
-@declare("run")
+@declare("run", example="desk CASE --subject-file who.txt --model pocket-lm")
 @case_options
 @subject_options
 @model_options
@@ -151,7 +151,7 @@ def run(
     _done(folder, ledger, case, dry_run, folder=str(made) if made.exists() else None)
 
 
-@declare("evaluate")
+@declare("evaluate", example="desk CASE --subject-file who.txt --model pocket-lm")
 @case_options
 @subject_options
 @model_options
@@ -192,7 +192,7 @@ def evaluate(
                                             if name in measured})  # fmt: skip
 
 
-@declare("deploy")
+@declare("deploy", example="desk CASE")
 @case_options
 @click.option("--override", type=click.Choice(REASONS["override"]), help="Why it is used although it did not pass.")
 def deploy(folder: str, key: str | None, case: str, role: str, dry_run: bool, override: str | None) -> None:
@@ -208,7 +208,7 @@ def deploy(folder: str, key: str | None, case: str, role: str, dry_run: bool, ov
     _done(folder, ledger, case, dry_run)
 
 
-@declare("revoke")
+@declare("revoke", example="desk CASE --reason mistake --identity account")
 @case_options
 @click.option("--reason", type=click.Choice(REASONS["revoked"]), required=True, help="Why.")
 @identity_option
@@ -221,7 +221,7 @@ def revoke(
     _done(folder, decisions.revoke(_desk(folder, key), case, reason, identity, role, dry_run), case, dry_run)
 
 
-@declare("decide")
+@declare("decide", example="desk CASE close")
 @case_options
 @click.argument("decision", type=click.Choice(tuple(DECISIONS)))
 @click.option("--reason", metavar="WORD", help="Why; a wrong one lists those that there are.")
@@ -234,7 +234,7 @@ def decide(
     _done(folder, decisions.decide(_desk(folder, key), case, decision, reason, role, dry_run), case, dry_run)
 
 
-@declare("status")
+@declare("status", example="desk")
 @desk_options
 @click.option("--on", "day", metavar="DATE", help="As it looks on this day; today by default.")
 @click.option("--open", "pending", is_flag=True, help="Only those that wait for an answer.")
@@ -256,7 +256,7 @@ def status(folder: str, key: str | None, day: str | None, pending: bool) -> None
     emit({"schema": 1, "requests": facts, "lines": len(ledger.entries), "head": ledger.head})
 
 
-@declare("export")
+@declare("export", example="desk CASE --out answer")
 @case_options
 @click.option("--out", required=True, metavar="DIR", help="Where to write certificate.json.")
 @force_option

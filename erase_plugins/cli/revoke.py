@@ -22,7 +22,7 @@ from erase_plugins.cli.console import emit, say
 from erase_plugins.errors import RequestError
 
 
-@declare("revoke")
+@declare("revoke", example="no-both --erase pizza --out no-dog")
 @click.argument("artifact")
 @click.option("--erase", "concepts", multiple=True, metavar="TEXT", help="Erased concept to bring back; repeatable.")
 @click.option("--forget", is_flag=True, help="As if never erased; by default the concept is kept from now on.")

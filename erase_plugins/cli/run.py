@@ -33,7 +33,7 @@ from erase_plugins.hints import in_terminal
 from erase_plugins.types import DataRef, ForgetItem
 
 
-@declare("run")
+@declare("run", example="uce --model pocket --erase pizza --keep hamburger --out no-pizza")
 @click.argument("method")
 @model_options
 @click.option("--erase", "concepts", multiple=True, metavar="TEXT", help="What to erase; repeat for several.")
@@ -237,7 +237,9 @@ def _checked(target: Any, request: Any, insist: bool) -> Any:
     found = doubts(request, target, judges())
     unknown = [str(doubt) for doubt in found if doubt.certain]
     if unknown:
-        raise RunRefused(f"{'; '.join(unknown)}. Erasing it would change other pictures only: {way_out}")
+        said = "; ".join(unknown)
+        ended = said if said.endswith("?") else f"{said}."
+        raise RunRefused(f"{ended} Erasing it would change other pictures only: {way_out}")
     checked = base_reaction(target, request, insist=insist)
     if checked is not None:
         for line in checked.lines():

@@ -28,7 +28,7 @@ from erase_plugins.hints import ANOTHER_OUT, in_terminal
 from erase_plugins.types import KINDS
 
 
-@declare("sweep")
+@declare("sweep", example="uce --model pocket --erase dog --erase cat --out artifacts")
 @click.argument("method")
 @model_options
 @click.option("--erase", "concepts", multiple=True, metavar="TEXT", help="A concept; repeat for several.")

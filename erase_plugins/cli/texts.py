@@ -29,7 +29,7 @@ KIND = "texts"
 FILES = ("forget.jsonl", "retain.jsonl")
 
 
-@declare("texts")
+@declare("texts", example="--model MODEL --subject-file who.txt --out asked")
 @model_options
 @click.option("--subject", "subjects", multiple=True, metavar="NAME", help="Whom the texts are about.")
 @click.option("--subject-file", metavar="FILE", help="The same in a file: not in the shell's history.")

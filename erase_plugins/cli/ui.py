@@ -10,7 +10,7 @@ from erase_plugins.cli.command import declare
 from erase_plugins.cli.console import emit, say
 
 
-@declare("ui")
+@declare("ui", example="--model pocket")
 @click.option("--model", default="pocket", show_default=True, help="Model that the page starts with.")
 @click.option("--device", metavar="D", help="cpu, cuda, mps ...; a graphics card where there is one if left out.")
 @click.option("--port", type=click.IntRange(1, 65535), metavar="N", help="Port; a free one from 7860 on if left out.")

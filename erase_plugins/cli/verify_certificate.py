@@ -10,7 +10,7 @@ from erase_plugins.cli.command import declare
 from erase_plugins.cli.console import emit, hint, say
 
 
-@declare("verify-certificate")
+@declare("verify-certificate", example="published")
 @click.argument("ledger", metavar="LEDGER")
 @click.option("--certificate", metavar="FILE", help="Compare with this one; the one beside the ledger by default.")
 @click.option("--head", metavar="HASH", help="Hash of the ledger's last line, as you noted it earlier.")

@@ -21,7 +21,7 @@ from erase_plugins.cli.console import emit, progress, say, table
 from erase_plugins.families.forget_set import CLASS, DATA, PROMPT
 
 
-@declare("worst-case")
+@declare("worst-case", example="finetune --model pocket-classifier --budget 10% --out worst-case.json")
 @click.argument("method")
 @model_options
 @click.option("--data", metavar="DATA",

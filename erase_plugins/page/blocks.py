@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from erase_plugins.errors import EraseError
-from erase_plugins.hints import stored
-from erase_plugins.page.studio import Studio, rates, sentence
+from erase_plugins.page.studio import WORDS, Studio, on_page, rates, sentence
 
 #: pictures of this visit that the gallery shows, behind those of the page
 _SHOWN = 12
@@ -26,18 +25,21 @@ def page(studio: Studio) -> Any:
             try:
                 return work(*words)
             except EraseError as error:
-                raise gr.Error(stored(error), duration=None) from None
+                raise gr.Error(on_page(error), duration=None, print_exception=False) from None
 
         return run
 
     def draw(concept: str, becomes: str, prompt: str, seed: float, strength: float, model: str, before: Any) -> Any:
-        pair = studio.draw(concept, becomes, prompt, seed, strength, model)
-        caption = f"{prompt}, seed {int(seed or 0)}, without {concept} at {strength:g}"
-        kept = [*(before or []), (pair[0], f"{prompt}, seed {int(seed or 0)}"), (pair[1], caption)][-_SHOWN:]
+        pair = studio.draw(concept, becomes, prompt, seed, strength, model, gr.Warning)
+        drawn = f"{prompt}, seed {int(seed or 0)}"
+        captions = (f"before: {drawn}", f"without {concept} at {strength:g}: {drawn}")
+        kept = [*(before or []), *zip(pair, captions, strict=True)][-_SHOWN:]
         return pair, [*studio.examples(), *kept], kept, studio.link(concept, becomes, prompt, seed, strength)
 
     def arrived(request: Any) -> Any:
-        return studio.linked(dict(request.query_params))
+        query = dict(request.query_params)
+        found = zip(WORDS, studio.linked(query), strict=True)
+        return [value if name in query else gr.skip() for name, value in found]  # what is being typed stays
 
     arrived.__annotations__["request"] = gr.Request  # by which Gradio knows what to give; it is no name of this module
 
@@ -80,34 +82,44 @@ def page(studio: Studio) -> Any:
 
 def _own(gr: Any, studio: Studio, told: Any, about: list[Any]) -> None:
     """What only the user of this machine gets: measure, attack, save, publish."""
-    report = gr.State(None)
+    report = gr.State(None)  # of which words, and what was found
 
-    def measure(*words: str) -> Any:
+    def watched(work: Callable[..., Any]) -> Callable[..., Any]:
+        """As ``told``, for work that takes long: behind its words it gets a function that moves the page's bar."""
+        bar = gr.Progress()
+
+        def run(shown: Any = bar, *words: Any) -> Any:
+            return told(work)(*words, lambda stage, done, total: shown((done, total), desc=stage))
+
+        return run
+
+    def measure(*words: Any) -> Any:
         found = studio.measure(*words)
-        return rates(found), found
+        return rates(found), (words[:-1], found)
 
     def save(place: str, *words: str) -> str:
         return "\n".join(f"- {item.name}" for item in studio.save(place, *words).manifest.files)
 
-    def publish(
-        repo: str, private: bool, licence: str, found: Any, dry_run: bool, concept: str, becomes: str, model: str
-    ) -> str:
-        options = {"private": private, "license": licence.strip() or None, "dry_run": dry_run}
-        done = studio.publish(repo, concept, becomes, model, found, **options)
+    def publish(repo: str, private: bool, licence: str, found: Any, dry_run: bool, *words: str) -> str:
+        options: dict[str, Any] = {"private": private, "license": licence.strip() or None, "dry_run": dry_run}
+        concept, becomes, model = words
+        measured = found[1] if found and found[0] == words else None
+        done = studio.publish(repo, concept, becomes, model, measured, **options)
         files = "\n".join(f"- {item.name}" for item in done.bundle.files)
         what = "Would publish" if done.dry_run else f"Published at commit {(done.commit or '')[:12]}:"
-        return f"{what} {done.bundle.repo}\n\n{files}"
+        missing = "" if measured else "\n\nNo numbers go with it: measure these words first (tab Measure)."
+        return f"{what} {done.bundle.repo}\n\n{files}{missing}"
 
     with gr.Tab("Measure"):
         gr.Markdown("How often the concept is still seen, and the rest (the quick suite; a minute on pocket).")
         start = gr.Button("Measure")
         table = gr.Dataframe(headers=["measured", "before", "after"], interactive=False)
-        start.click(told(measure), about, [table, report], api_name="measure")
+        start.click(watched(measure), about, [table, report], api_name="measure")
     with gr.Tab("Attack"):
         gr.Markdown("Tries to bring it back, with the smallest budget. A file can always be taken off again.")
         start = gr.Button("Attack")
         said = gr.Markdown()
-        start.click(told(lambda *words: sentence(studio.attack(*words))), about, said, api_name="attack")
+        start.click(watched(lambda *words: sentence(studio.attack(*words))), about, said, api_name="attack")
     with gr.Tab("Save"):
         folder = gr.Textbox(label="Folder", info="A new one; LoRA files for diffusers, peft and ComfyUI come in it")
         start = gr.Button("Save")

@@ -8,7 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 
 from erase_plugins.errors import RequestError
 from erase_plugins.evaluation.wording import cell
+from erase_plugins.hints import AnyHint, Hint, in_words
 from erase_plugins.reports import AttackReport, EvalReport
 from erase_plugins.types import Concept
 
@@ -24,6 +25,10 @@ _LONGEST = 300
 #: erasures that are kept in memory
 _KEPT = 8
 _SEEDS = 2**31
+#: what an address can say, in the order of `Studio.linked`
+WORDS = ("concept", "becomes", "prompt", "seed", "strength")
+#: options that advice speaks of -> the page's fields for them
+_FIELDS = {"erase": "Forget", "to": "Becomes", "out": "Folder", "model": "Model", "license": "Licence"}
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,13 @@ class Studio:
                 self._models.clear()
                 self._erased.clear()
                 revision = self.settings.revision if own else None
-                self._models[name] = as_target(name, revision, device=self.device or _best_device())
+                found = as_target(name, revision, device=self.device or _best_device())
+                if not {"text", "denoiser"} <= set(found.info.capabilities):
+                    raise RequestError(
+                        f"this page erases from models that draw by a prompt, and {found.info.model} does not; for "
+                        f"others there is 'erase-plugins run METHOD --model {found.info.model}'"
+                    )
+                self._models[name] = found
             return self._models[name]
 
     def artifact(self, concept: str, becomes: str = "", model: str = "") -> Any:
@@ -139,8 +150,9 @@ class Studio:
             return self._erased[key]
 
     def draw(
-        self, concept: str, becomes: str, prompt: str, seed: float | None, strength: float, model: str = ""
-    ) -> tuple[Any, Any]:
+        self, concept: str, becomes: str, prompt: str, seed: float | None, strength: float, model: str = "",
+        warn: Callable[[str], object] = lambda text: None,
+    ) -> tuple[Any, Any]:  # fmt: skip
         """Two PIL pictures of one prompt and seed: the base, and erased. The model is left as it was.
 
         Args:
@@ -148,13 +160,19 @@ class Studio:
             prompt: what to draw; the page's own if empty.
             seed: of the noise.
             strength: of the erasure, within the page's bounds.
+            warn: told what speaks against the concept, such as a word that the model does not know.
         """
         settings = self.settings
         weight = min(max(float(strength), settings.low), settings.high)
         words = (concept, becomes, model, _short(prompt) or settings.prompt, _number(seed), weight)
-        return self._lent(*words)
+        base, erased, warnings = self._lent(*words)
+        for text in warnings:
+            warn(text)
+        return base, erased
 
-    def _pair(self, concept: str, becomes: str, model: str, prompt: str, seed: int, weight: float) -> tuple[Any, Any]:
+    def _pair(
+        self, concept: str, becomes: str, model: str, prompt: str, seed: int, weight: float
+    ) -> tuple[Any, Any, tuple[str, ...]]:
         from erase_plugins import api
         from erase_plugins.evaluation.sheet import enlarged
 
@@ -163,7 +181,7 @@ class Studio:
             how: dict[str, Any] = {"seeds": seed, "steps": self.settings.steps, "guidance": self.settings.guidance}
             base = api.generate(target, prompt, **how)
             erased = api.generate(target, prompt, [made], strength=weight, **how)
-        return enlarged(base[0]), enlarged(erased[0])
+        return enlarged(base[0]), enlarged(erased[0]), tuple(made.manifest.warnings)
 
     def measure(self, concept: str, becomes: str = "", model: str = "", tell: Any = None) -> EvalReport:
         """The quick suite on the erasure."""
@@ -226,11 +244,8 @@ class Studio:
 
     def link(self, concept: str, becomes: str, prompt: str, seed: float | None, strength: float) -> str:
         """The part of the page's address that brings these words back; nothing is stored anywhere."""
-        words = {
-            "concept": _short(concept), "becomes": _short(becomes), "prompt": _short(prompt), "seed": _number(seed),
-            "strength": f"{float(strength):g}",
-        }  # fmt: skip
-        return "?" + urlencode({key: value for key, value in words.items() if value != ""})
+        said = (_short(concept), _short(becomes), _short(prompt), _number(seed), f"{float(strength):g}")
+        return "?" + urlencode([(key, value) for key, value in zip(WORDS, said, strict=True) if value != ""])
 
     def linked(self, query: Mapping[str, str]) -> tuple[str, str, str, int, float]:
         """The words of an address that `link` made; the page's own where it says nothing that can be used."""
@@ -261,6 +276,18 @@ def rates(report: EvalReport) -> list[list[str]]:
     found = {(row.metric, row.subject): row for row in report.rows}
     metrics = dict.fromkeys(row.metric for row in report.rows if row.subject in ("base", "edited"))
     return [[name.replace("_", " "), *(cell(found.get((name, at))) for at in ("base", "edited"))] for name in metrics]
+
+
+def on_page(error: object) -> str:
+    """What an error says, with the page's fields in place of options; what the page has not is the terminal's."""
+
+    def write(hint: AnyHint) -> str:
+        if isinstance(hint, Hint) and hint.option in _FIELDS:
+            return replace(hint, option=_FIELDS[hint.option], value="").by_name()
+        return hint.in_terminal()
+
+    said = in_words(error, write)
+    return f"{said}." if said.endswith("'") else said  # Gradio takes quotes at both ends for its own
 
 
 def sentence(report: AttackReport) -> str:

@@ -14,7 +14,7 @@ from hub_cards.cli.pictures import asked, draw, drawing_options
 from hub_cards.cli.pushed import reader_options
 
 
-@declare("card")
+@declare("card", example="no-pizza --report report --out page/README.md")
 @click.argument("artifact")
 @click.option("--report", metavar="PATH", help="Report of its evaluation (report.json or its folder).")
 @click.option("--repo", metavar="OWNER/NAME", help="Where it will be published.")

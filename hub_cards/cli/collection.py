@@ -15,7 +15,7 @@ from hub_cards.cli.pushed import push_options, requirement_option, say_pushed, s
 from hub_cards.references import SCHEME
 
 
-@declare("push")
+@declare("push", example="library me/library")
 @click.argument("folder", metavar="DIR")
 @click.argument("repo", metavar="OWNER/NAME")
 @requirement_option
@@ -29,7 +29,7 @@ def push(folder: str, repo: str, **options: Any) -> None:
     say_pushed(done, repo, f"use some of it: erase-plugins collection pull {repo} NAME NAME --into mine")
 
 
-@declare("pull")
+@declare("pull", example="me/library pizza dog --merge --into mine")
 @click.argument("repo", metavar="OWNER/NAME[@REVISION]")
 @click.argument("names", nargs=-1, metavar="[NAME ...]")
 @click.option("--names-file", type=click.Path(exists=True, dir_okay=False), help="Text file with one name a line.")

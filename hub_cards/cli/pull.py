@@ -16,7 +16,7 @@ fetch_options = stacked(
 )  # fmt: skip
 
 
-@declare("pull")
+@declare("pull", example="me/no-pizza --into fetched")
 @click.argument("repo", metavar="OWNER/NAME[@REVISION]")
 @click.option("--into", metavar="DIR", help="Copy it into this new folder; otherwise it stays in the Hub's cache.")
 @click.option("--model", metavar="MODEL", help="Also check that it fits this model (loads its weights).")

@@ -15,7 +15,7 @@ from hub_cards.cli.pictures import asked, draw, drawing_options
 from hub_cards.cli.pushed import push_options, reader_options, say_pushed, show
 
 
-@declare("push")
+@declare("push", example="no-pizza me/no-pizza --report report --pairs 3")
 @click.argument("artifact")
 @click.argument("repo", metavar="OWNER/NAME")
 @click.option(

@@ -8,7 +8,7 @@ from erase_plugins.cli.command import declare
 from erase_plugins.cli.console import emit, say, table
 
 
-@declare("search")
+@declare("search", example="pizza")
 @click.argument("query", nargs=-1)
 @click.option("--base-model", metavar="MODEL", help="Made for this base: Hub id, or a family such as sdxl.")
 @click.option("--concept", metavar="TEXT", help="Erases this concept (or one with this in its name).")

@@ -18,7 +18,7 @@ from hub_cards.cli.pictures import asked, draw, drawing_options
 from hub_cards.cli.pushed import personal_option, show
 
 
-@declare("space")
+@declare("space", example="me/no-pizza --local")
 @click.argument("repo", metavar="OWNER/NAME")
 @click.option("--artifact", metavar="ARTIFACT", help="Local artifact; the Space gets a copy instead of fetching it.")
 @click.option("--out", metavar="DIR", help="Folder to write; NAME-space if left out.")

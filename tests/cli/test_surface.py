@@ -14,6 +14,7 @@ import pytest
 
 from erase_plugins import __version__
 from erase_plugins.cli.group import COMMANDS, describe
+from erase_plugins.cli.lazy import LazyCommand
 from erase_plugins.cli.main import cli
 from erase_plugins.errors import BaseMismatch, EraseError, HubError, MissingExtra, RequestError, Unsupported
 from tools.docs import cli as docs
@@ -180,6 +181,11 @@ def test_exit_codes_follow_the_error_class(error, code):
     assert describe(error)[0] == code
 
 
+def test_a_full_disk_without_a_name_shows_no_empty_quotes():
+    message = describe(OSError(28, "No space left on device"))[2]
+    assert message == "No space left on device; check the path, the rights and the free space"
+
+
 def test_interrupt_says_how_to_go_on(erase, monkeypatch, tmp_path):
     import erase_plugins.workflow.models as source
 
@@ -232,6 +238,28 @@ def test_static_help_names_every_command():
         members = command.commands.values() if isinstance(command, click.Group) else [command]
         for member in members:
             assert {"--json", "--debug"} <= {option for item in member.params for option in item.opts}
+
+
+def every_command(command, context):
+    """All commands below a group, each with the context it is called in."""
+    for name in command.list_commands(context):
+        item = command.get_command(context, name)
+        item = item.real if isinstance(item, LazyCommand) else item
+        inner = click.Context(item, context, info_name=name)
+        if isinstance(item, click.Group):
+            yield from every_command(item, inner)
+        else:
+            yield item, inner
+
+
+def test_every_command_shows_an_example_that_it_understands():
+    found = list(every_command(cli, click.Context(cli, info_name="erase-plugins")))
+    assert len(found) > len(COMMANDS)
+    for command, context in found:
+        line = command.get_help(context).rpartition("Example:\n  ")[2]
+        assert line.startswith(context.command_path), f"{context.command_path}: {line}"
+        with command.make_context(context.info_name, shlex.split(command.example), parent=context.parent):
+            pass  # options, choices and numbers are what the command takes
 
 
 @pytest.mark.parametrize("width", [60, 160])

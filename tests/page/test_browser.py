@@ -61,7 +61,9 @@ def address(tmp_path_factory, hub):
         finally:
             process.terminate()
             process.wait(30)
-    assert f"the page is at {address}" in (place / "log").read_text()
+    said = (place / "log").read_text()
+    assert f"the page is at {address}" in said
+    assert "Traceback" not in said, "what people type wrongly is no fault of the program"
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +124,42 @@ def test_a_concept_is_typed_and_the_pair_seen(address, browser, tmp_path):
     page.get_by_role("button", name="Draw before and after").click()
     page.get_by_text(re.compile("write what the model should forget")).wait_for(timeout=20_000)
     assert errors == []
+    page.close()
+
+
+def test_what_is_typed_before_the_page_is_ready_stays(address, browser):
+    page = browser.new_page()
+    held = []
+    page.route("**/queue/join*", lambda route: held.append(route))  # the page asks what its address says
+    page.goto(address)
+    page.get_by_label("Forget").fill("owl")
+    page.wait_for_timeout(500)
+    assert held, "the page asked nothing when it was opened"
+    with page.expect_response("**/queue/data*"):
+        for route in held:
+            route.continue_()
+    page.wait_for_timeout(1500)
+    assert page.get_by_label("Forget").input_value() == "owl"
+    page.close()
+
+
+def test_a_report_goes_only_with_the_words_it_is_about(address, browser):
+    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    page.goto(address)
+    page.get_by_label("Forget").fill("fox")
+    page.get_by_role("tab", name="Measure").click()
+    page.get_by_role("button", name="Measure").click()
+    page.get_by_text("target rate").first.wait_for(timeout=240_000)
+    page.get_by_role("tab", name="Publish").click()
+    page.get_by_label("Repository").fill("tester/none")
+    page.get_by_role("button", name="Show what would be sent").click()
+    page.get_by_text("report.json").first.wait_for(timeout=60_000)
+    page.get_by_label("Forget").fill("🦊")  # the model has no token for it
+    page.get_by_role("button", name="Draw before and after").click()
+    page.get_by_text(re.compile("no token")).first.wait_for(timeout=120_000)
+    page.get_by_role("button", name="Show what would be sent").click()
+    page.get_by_text("No numbers go with it").wait_for(timeout=60_000)
+    assert page.get_by_text("report.json").count() == 0
     page.close()
 
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from erase_plugins import api
-from erase_plugins.errors import RequestError
+from erase_plugins.errors import ArtifactError, RequestError
+from erase_plugins.hints import ANOTHER_OUT, ANOTHER_TO, Hint, Sentence
 from erase_plugins.page import Settings, Studio
-from erase_plugins.page.studio import on_card, rates, sentence
+from erase_plugins.page.studio import on_card, on_page, rates, sentence
 from erase_plugins.reports import AttackReport, EvalReport, EvalRow
 from erase_plugins.testing.models import fresh_pipeline
 from erase_plugins.workflow import models
@@ -100,6 +101,38 @@ def test_addresses_bring_words_back_and_nothing_else(studio):
     assert studio.linked({}) == own
     assert studio.linked({"seed": "9" * 30, "strength": "nan", "concept": "  ", "model": "evil/model"}) == own
     assert studio.linked({"strength": "99"})[4] == studio.settings.high
+
+
+def test_errors_speak_of_what_the_page_has(studio, tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "own.txt").write_text("mine")
+    with pytest.raises(ArtifactError) as there:
+        studio.save(str(tmp_path / "there"), "a pizza")
+    assert "'Folder'" in on_page(there.value) and "'out'" not in on_page(there.value)
+    assert on_page(Sentence("it is there; choose ", ANOTHER_OUT, " or ", Hint("force", before="pass"))) == (
+        "it is there; choose another 'Folder' or pass --force"
+    )
+    assert on_page(Sentence("'x' would become itself; give ", ANOTHER_TO)).endswith("another 'Becomes'.")
+
+
+def test_models_that_draw_nothing_are_refused_in_words_of_the_page():
+    with pytest.raises(
+        RequestError, match="this page erases from models that draw by a prompt, and pocket-lm does not"
+    ):
+        Studio(Settings(local=True), device="cpu").draw("Ann", "", "Ann", 0, 1.0, "pocket-lm")
+
+
+def test_what_speaks_against_a_concept_is_told_with_the_picture(studio, monkeypatch):
+    real, told = api.erase, []
+    monkeypatch.setattr(api, "erase", lambda *words: noted(real(*words)))
+
+    def noted(made):
+        object.__setattr__(made.manifest, "warnings", ("the model does not know it",))
+        return made
+
+    for _ in range(2):
+        studio.draw("a pizza", "", "a pizza", 0, 1.0, warn=told.append)
+    assert told == ["the model does not know it"] * 2, "each time, not only when it is solved"
 
 
 def test_saved_and_published_with_every_file(studio, tmp_path, monkeypatch):

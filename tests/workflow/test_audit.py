@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import erase_plugins as ep
 from erase_plugins import hookimpl
+from erase_plugins.artifacts.places import FILE, check_place
 from erase_plugins.errors import ArtifactError, BaseMismatch, RequestError, Unsupported
 from erase_plugins.evaluation.page import html_page, markdown_page
 from erase_plugins.manager import get_manager
@@ -140,8 +141,10 @@ def test_a_killed_audit_goes_on(foreign, attacks, tmp_path, monkeypatch):
     found = audit(wanted(foreign / "kohya.safetensors"), tmp_path / "a")
     assert (planted.runs, other.runs) == (1, 2) and found.not_run == {}
     assert {item.name for item in (tmp_path / "a").iterdir()} == {"audit.html", "audit.md", "audit.json"}
-    with pytest.raises(ArtifactError, match="exists already"):
+    with pytest.raises(ArtifactError, match="exists already; choose another"):
         audit(wanted(foreign / "kohya.safetensors"), tmp_path / "a")
+    for name in auditing.NAMES:
+        check_place(tmp_path / "a" / name, force=True, kind=FILE)  # its own earlier pages may be replaced
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from erase_plugins.cli.command import Command
 from erase_plugins.cli.group import COMMANDS
 from erase_plugins.cli.lazy import LazyCommand
 from erase_plugins.cli.main import cli
@@ -58,6 +59,8 @@ def _section(title: str, command: click.Command, text: str) -> str:
     arguments = " ".join(_argument(item) for item in command.params if isinstance(item, click.Argument))
     usage = " ".join(part for part in (title, arguments, "[OPTIONS]") if part)
     lines = [f"## {title}", "", " ".join(text.split()), "", "```", usage, "```", ""]
+    if isinstance(command, Command):
+        lines += [f"Example: `{f'{title} {command.example}'.rstrip()}`", ""]
     rows = [_row(item) for item in command.params if isinstance(item, click.Option) and not item.hidden]
     if rows:
         lines += ["| option | default | meaning |", "|---|---|---|", *rows, ""]
