@@ -137,5 +137,7 @@ def test_an_address_at_which_no_cluster_answers(cells, tmp_path, monkeypatch):
             raise _error("nobody")
 
         monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=refuse))
-        with pytest.raises(RequestError, match=r"no Ray cluster answers at 10\.0\.0\.1:6379; start one with .ray start"):
+        with pytest.raises(
+            RequestError, match=r"no Ray cluster answers at 10\.0\.0\.1:6379; start one with .ray start"
+        ):
             executors.run_ray(grouped(cells("pizza")), tmp_path, lambda done: None, address="10.0.0.1:6379")

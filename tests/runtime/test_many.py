@@ -159,3 +159,13 @@ def test_closed_forms_that_are_added_up_say_so(pocket_target):
         return float((rows @ total.T).norm() / rows.norm())
 
     assert drift(change(made[0]) + change(made[1])) > drift(change(ep.merge(made)))
+
+
+def test_a_checksum_knows_the_places_of_rows():
+    """Two's complement bits: 1.0 is 0x3F800000; row 0 counts once, row 1 three times."""
+    from erase_plugins.runtime.patcher import checksum
+
+    one, two = 0x3F800000, 0x40000000
+    assert checksum(torch.tensor([[1.0], [2.0]])) == one + 3 * two
+    assert checksum(torch.tensor([[2.0], [1.0]])) == two + 3 * one
+    assert checksum(torch.tensor(1.0)) == one

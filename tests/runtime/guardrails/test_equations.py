@@ -60,6 +60,10 @@ def test_a_token_whose_masking_leads_away_is_a_trigger():
     masked = torch.tensor([[1.0, 0.1, 0.0], [0.2, 1.0, 0.0], [1.0, 0.0, 0.1]])  # distances 0.1, 1, 0.1
     assert safree.triggers(masked, concept, 0.01).tolist() == [False, True, False]
     assert not safree.triggers(masked, concept, float("inf")).any()
+    # distances 2, 1, 1: the others' mean is 1, so the first is as far as 1 + alpha up to alpha = 1
+    apart = torch.tensor([[0.0, 2.0, 0.0], [5.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    assert safree.triggers(apart, concept, 0.99).tolist() == [True, False, False]
+    assert not safree.triggers(apart, concept, 1.01).any()
     assert safree.triggers(masked[:1], concept, 0.01).tolist() == [False], "one token has no others"
     rows = torch.tensor([[3.0, 1.0, 0.5], [2.0, 4.0, 1.0], [0.0, 1.0, 1.0]])
     new, _ = safree.cleaned(rows, masked, concept, 0.01)
