@@ -180,6 +180,14 @@ def shown(monkeypatch, *numbers):
     return Search(None, [start()], Bench(), Budget(1.0), 3, lambda: 0.0)
 
 
+def test_equal_settings_are_not_measured_again():
+    """A search over one choice of two: what was tried is known, however often it is proposed."""
+    bench, only = Bench(), Start("quick", {}, {"pull": 0.5, "mode": "a"}, (MODE,), (None, ""), 1.0)
+    study, _ = search(None, bench, [only], trials=6, patience=99)
+    assert len(rows_of(study)) == 6
+    assert len(bench.asked) == len({item.options["mode"] for item in bench.asked}) <= 2
+
+
 def test_less_than_pictures_can_tell_does_not_move_the_knee(monkeypatch):
     assert shown(monkeypatch, (0.5, 0.0), (0.499, 0.0), (0.4985, 0.0))._still() == 2
     assert shown(monkeypatch, (0.5, 0.0), (0.6, 0.0), (0.49, 0.0), (0.6, 0.0))._still() == 1

@@ -27,14 +27,3 @@ def test_rows_are_those_of_the_whole_weight(dtype, wrapped, monkeypatch):
     assert whole == ["table"] * wrapped
     found += 1
     assert torch.equal(PatchedWeights.effective(weights, "table")[rows], wanted)
-
-
-def test_what_a_model_uses_has_all_that_hangs_on_a_weight():
-    """Wrappers one after the other, in float32: (3 + 1) * 2, and nothing of it in the weight itself."""
-    patcher = FakePatcher({"table": torch.full((1, 1), 3.0, dtype=torch.float16)}, CONFIG)
-    patcher.add_weight_wrapper("table", lambda weight: weight + 1)
-    patcher.add_weight_wrapper("table", lambda weight: weight * 2)
-    weights = PatchedWeights(patcher)
-    assert weights.effective("table").item() == 8.0
-    assert weights.effective("table").dtype == torch.float32
-    assert weights.base("table").item() == weights.stored("table").item() == 3.0

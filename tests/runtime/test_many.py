@@ -80,6 +80,16 @@ def test_edits_that_come_together_are_written_once(pipe, work):
     assert work == {"changes": projections * COUNT, "written": 2 * projections}  # set aside, and written
 
 
+def test_edits_of_different_strengths_add_up_alike_whoever_came_first(pipe):
+    artifacts, found = list(zip(edits(pipe, 3), (0.3, 1.0, 3.0), strict=True)), []
+    for order in (artifacts, artifacts[::-1]):
+        handles = [ep.apply(pipe, item, strength) for item, strength in order]
+        found.append(weights(pipe))
+        for handle in handles:
+            handle.remove()
+    assert same(*found)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("strengths", [[1.0] * COUNT, [0.5, 1.0, -2.0, 1.0, 0.25, 1.0, 3.0, 1.0]])
 def test_any_one_comes_off_to_the_last_bit(pipe, dtype, strengths):
