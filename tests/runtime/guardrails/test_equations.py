@@ -98,3 +98,22 @@ def test_threshold_by_hand():
     assert threshold(scores, 0.1, 0.0) == pytest.approx(0.8 + 0.1 * 0.15)
     assert threshold({**scores, "kept": [0.97]}, 0.1, 0.0) == pytest.approx(0.97 + 0.1 * 0.03)
     assert threshold({**scores, "about": [0.5]}, 0.0, 0.0) == pytest.approx(0.901)
+
+
+def test_cleaned_rows_stand_behind_the_empty_prompts_up_to_the_last_step_of_each():
+    """Two pictures with guidance: rows 0 and 1 are the empty prompt's. The first is cleaned up to step 1, the second
+    not at all."""
+    guard = object.__new__(safree.Safree)
+    guard.strength, guard.step, guard.rows, guard.guided = 1.0, 0, 2, True
+    guard.cleaned, guard.until = torch.tensor([[[5.0]], [[6.0]]]), [1, -1]
+
+    def passed(count):
+        states = torch.arange(float(count))[:, None, None]
+        given = guard._exchange(None, (), {"encoder_hidden_states": states})
+        return None if given is None else given[1]["encoder_hidden_states"].flatten().tolist()
+
+    assert [passed(4) for _ in range(3)] == [[0, 1, 5, 3], [0, 1, 5, 3], [0, 1, 2, 3]]
+    guard.step, guard.guided = 0, False
+    assert passed(2) == [5, 1]
+    guard.strength = 0.0
+    assert passed(2) is None
