@@ -1,7 +1,8 @@
 """Reversible parameter changes. The original tensor is set aside, never recomputed: undo is exact to the last bit.
 
-Several edits on one parameter add up; each is kept as its delta, the sum is formed in float32 from the original and
-cast once, so the result does not depend on the order in which edits came and went. An edit that comes in last is added
+Several edits on one parameter add up; each is kept as its delta, the sum is formed in float32 from the original, the
+smallest strength first, and cast once: what came and went in between leaves no trace, and of edits with different
+strengths it does not matter which came first. An edit that comes in last is added
 to the sum of the others, which takes the same steps as summing all of them: to the last bit, and no slower for many.
 """
 

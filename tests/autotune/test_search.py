@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -183,6 +185,40 @@ def test_the_search_ends_where_nothing_can_be_won():
     _, told = search(None, bench, [start("quick", 1.0), start("slow", 200.0)], patience=6)
     assert [item.method for item in bench.asked] == ["quick"]
     assert told == "what is left and what has changed is less than so few pictures can tell"
+
+
+def shown(monkeypatch, *numbers):
+    """A search behind which trials gave these (left, change)."""
+    rows = [SimpleNamespace(number=number, left=left, change=change, cost=1.0, numbers=(left, change, 1.0),
+                            distance=math.hypot(left, change), seconds=1.0)
+            for number, (left, change) in enumerate(numbers)]  # fmt: skip
+    monkeypatch.setattr("erase_plugins.autotune.search.rows_of", lambda study: rows)
+    return Search(None, [start()], Bench(), Budget(1.0), 3, lambda: 0.0)
+
+
+def test_equal_settings_are_not_measured_again():
+    """A search over one choice of two: what was tried is known, however often it is proposed."""
+
+    class Modes(Bench):
+        def __call__(self, settings):
+            self.asked.append(settings.options["mode"])
+            return Tried(0.5, 0.1, 1.0, {})
+
+    bench = Modes()
+    study, _ = search(None, bench, [Start("quick", {}, {"mode": "a"}, (MODE,), (None, ""), 1.0)], trials=6, patience=99)
+    assert len(rows_of(study)) == 6
+    assert sorted(bench.asked) == sorted({row.settings.options["mode"] for row in rows_of(study)})
+
+
+def test_less_than_pictures_can_tell_does_not_move_the_knee(monkeypatch):
+    assert shown(monkeypatch, (0.5, 0.0), (0.499, 0.0), (0.4985, 0.0))._still() == 2
+    assert shown(monkeypatch, (0.5, 0.0), (0.6, 0.0), (0.49, 0.0), (0.6, 0.0))._still() == 1
+
+
+def test_something_can_be_won_where_either_number_is_not_yet_nothing(monkeypatch):
+    assert shown(monkeypatch, (0.0, 0.2))._room()
+    assert shown(monkeypatch, (0.2, 0.0))._room()
+    assert not shown(monkeypatch, (0.004, 0.004))._room()
 
 
 def test_a_search_for_something_else_is_not_gone_on_with(tmp_path):

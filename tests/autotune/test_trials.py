@@ -19,6 +19,7 @@ def test_front_and_knee():
             row(5, 0.1, 0.1)]  # fmt: skip
     assert [item.number for item in front_of(rows)] == [0, 1, 3, 4]
     assert knee_of(front_of(rows)).number == 1
+    assert knee_of([row(0, 0.6, 0.0), row(1, 0.3, 0.4)]).number == 1  # as the crow flies: 0.5, though 0.7 in sum
     assert knee_of([row(0, 0.1, 0.0, 9.0), row(1, 0.0, 0.1, 3.0)]).number == 1  # equally near: the cheaper one
     # what only luck tells apart counts as equally near: the first of those that cost the same
     assert knee_of([row(0, 0.003, 0.0), row(1, 0.002, 0.0), row(2, 0.0015, 0.0, 2.0)]).number == 0

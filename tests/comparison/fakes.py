@@ -32,14 +32,14 @@ def result(cell: Cell, target: float = 0.0, kept: float = 1.0, **changes: Any) -
 
 
 def run_cell(cell: Cell, pipe: Any, place: Path) -> dict[str, Any]:
-    """Notes that it ran; "nan" fails, "killer" takes its process along."""
+    """Notes that it ran; "nan" fails, "killer" takes its process along, "halfway" does so with its second method."""
     from PIL import Image
 
     assert pipe == "pipe", "a model was opened although `prepare` put a fake in its place"
     place.mkdir(parents=True, exist_ok=True)
     with (place / "ran").open("a") as file:
         file.write("x")
-    if cell.concept == "killer":
+    if cell.concept == "killer" or (cell.concept, cell.method) == ("halfway", "rece"):
         os.kill(os.getpid(), signal.SIGKILL)
     if cell.concept == "nan":
         raise NotFiniteError("loss became nan")

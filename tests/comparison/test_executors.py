@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from erase_plugins.comparison import executors
 from erase_plugins.comparison.cells import read_result
 from erase_plugins.comparison.run import grouped
-from erase_plugins.errors import MissingExtra
+from erase_plugins.errors import MissingExtra, RequestError
 
 from . import fakes
 
@@ -48,6 +50,13 @@ def test_a_killed_process_costs_its_own_group(fake, cells, tmp_path):
     assert [outcome(todo, tmp_path)[cell.key] for cell in todo] == ["failed"] * 2 + ["ok"] * 2
     assert "died twice" in read_result(tmp_path / todo[0].key)["error"]
     assert ran(todo[0], tmp_path) == 2
+
+
+def test_what_was_finished_before_a_process_died_stays(fake, cells, tmp_path):
+    todo = cells("halfway")
+    executors.run_processes(grouped(todo), tmp_path, lambda done: None, fakes.prepare, jobs=1)
+    assert [outcome(todo, tmp_path)[cell.key] for cell in todo] == ["ok", "failed"]
+    assert [ran(cell, tmp_path) for cell in todo] == [1, 2]
 
 
 def test_files_come_back_from_a_machine_that_cannot_see_the_folder(fake, cells, tmp_path):
@@ -106,3 +115,29 @@ def test_what_a_machine_of_the_cluster_lacks_is_told(ray, fake, cells, tmp_path)
         assert read_result(tmp_path / cell.key)["error"] == (
             "the cluster lost it: ModuleNotFoundError: No module named 'colours'"
         )
+
+
+@pytest.mark.slow
+def test_a_lost_worker_of_the_cluster_costs_what_it_had_not_finished(ray, fake, cells, tmp_path):
+    """It is tried again as often as Ray is told to, twice; what the first attempt finished is neither lost nor done
+    again, and what is told is the first line of Ray's own words."""
+    todo, done = cells("halfway", "pizza"), []
+    executors.run_ray(grouped(todo), tmp_path, done.append, fakes.prepare, address="local")
+    assert [outcome(todo, tmp_path)[cell.key] for cell in todo] == ["ok", "failed", "ok", "ok"]
+    assert [ran(cell, tmp_path) for cell in todo] == [1, 3, 1, 1]
+    assert done == [2, 4]
+    assert re.match("the cluster lost it: .*worker.*(died|crashed)", read_result(tmp_path / todo[1].key)["error"])
+
+
+def test_an_address_at_which_no_cluster_answers(cells, tmp_path, monkeypatch):
+    """Ray says so by one of two errors, depending on what stands in the address."""
+    for error in (ConnectionError, ValueError):
+
+        def refuse(*_given, _error=error, **_named):
+            raise _error("nobody")
+
+        monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=refuse))
+        with pytest.raises(
+            RequestError, match=r"no Ray cluster answers at 10\.0\.0\.1:6379; start one with .ray start"
+        ):
+            executors.run_ray(grouped(cells("pizza")), tmp_path, lambda done: None, address="10.0.0.1:6379")

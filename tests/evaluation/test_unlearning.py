@@ -81,6 +81,7 @@ def test_ranks_and_rates_of_an_attack():
     assert auc(torch.tensor([1.0, 3.0]), torch.tensor([2.0, 1.0])) == pytest.approx((0.5 + 0 + 1 + 1) / 4)
     others = torch.arange(100.0)
     assert tpr(torch.tensor([98.5, 97.0, 99.5, 0.0]), others) == 0.5  # one of 100 others may lie above the cut
+    assert tpr(torch.tensor([98.0, 98.5]), others) == 0.5  # who is at the cut is not above it
     assert threshold(torch.tensor([5.0, 6.0, 7.0]), torch.tensor([1.0, 2.0, 5.5])) in (5.0, 6.0)
     assert gap(dict.fromkeys(("ua", "ra", "ta", "mia"), 0.3), {"ua": 0.3, "ra": 0.3, "ta": 0.3, "mia": 0.3}) == 0.0
     assert gap({"ua": 0.0, "ra": 1, "ta": 1, "mia": 0.1}, {"ua": 0.1, "ra": 1, "ta": 0.9, "mia": 0.3}) == pytest.approx(

@@ -274,6 +274,22 @@ def test_a_changed_certificate_is_found(history, tmp_path, name):
         verify(out)
 
 
+def test_a_number_may_differ_in_its_last_digits_and_no_more(history, tmp_path):
+    """Two machines may round the same sum differently; a millionth less leakage is another claim."""
+    out = tmp_path / "copy"
+    shutil.copytree(history, out)
+    told = (out / CERTIFICATE).read_text()
+    for factor, fits in ((1 + 1e-12, True), (1 - 1e-6, False)):
+        found = json.loads(told)
+        found["rho_adaptive"] *= factor
+        (out / CERTIFICATE).write_text(to_json(found))
+        if fits:
+            assert verify(out)["anchored"]
+        else:
+            with pytest.raises(CorruptArtifact, match="about 'rho_adaptive'"):
+                verify(out)
+
+
 def test_exchanged_weights_are_found(history, tmp_path):
     out = tmp_path / "copy"
     shutil.copytree(history, out)

@@ -287,6 +287,7 @@ CERTIFICATES: dict[str, Callable[[dict[str, Any]], None]] = {
     "line dropped": lambda data: data["lines"].pop(1),
     "lines reordered": lambda data: data["lines"].reverse(),
     "link": lambda data: data["links"].__setitem__(2, "0" * 64),
+    "last link and head": lambda data: (data["links"].__setitem__(-1, "0" * 64), data["ledger"].update(head="0" * 64)),
     "end": lambda data: data["links"].pop(),
     "head": lambda data: data["ledger"].update(head="0" * 64),
     "case": lambda data: data.update(case="q" + "0" * 12),

@@ -80,6 +80,16 @@ def test_edits_that_come_together_are_written_once(pipe, work):
     assert work == {"changes": projections * COUNT, "written": 2 * projections}  # set aside, and written
 
 
+def test_edits_of_different_strengths_add_up_alike_whoever_came_first(pipe):
+    artifacts, found = list(zip(edits(pipe, 3), (0.3, 1.0, 3.0), strict=True)), []
+    for order in (artifacts, artifacts[::-1]):
+        handles = [ep.apply(pipe, item, strength) for item, strength in order]
+        found.append(weights(pipe))
+        for handle in handles:
+            handle.remove()
+    assert same(*found)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("strengths", [[1.0] * COUNT, [0.5, 1.0, -2.0, 1.0, 0.25, 1.0, 3.0, 1.0]])
 def test_any_one_comes_off_to_the_last_bit(pipe, dtype, strengths):
@@ -159,3 +169,13 @@ def test_closed_forms_that_are_added_up_say_so(pocket_target):
         return float((rows @ total.T).norm() / rows.norm())
 
     assert drift(change(made[0]) + change(made[1])) > drift(change(ep.merge(made)))
+
+
+def test_a_checksum_knows_the_places_of_rows():
+    """Two's complement bits: 1.0 is 0x3F800000; row 0 counts once, row 1 three times."""
+    from erase_plugins.runtime.patcher import checksum
+
+    one, two = 0x3F800000, 0x40000000
+    assert checksum(torch.tensor([[1.0], [2.0]])) == one + 3 * two
+    assert checksum(torch.tensor([[2.0], [1.0]])) == two + 3 * one
+    assert checksum(torch.tensor(1.0)) == one

@@ -307,3 +307,121 @@ def test_texts_that_the_model_makes_up_follow_their_generator(folder):
             chances = model.logits(ids)[:, -1].softmax(-1)
             ids = torch.cat([ids, torch.multinomial(chances, 1, generator=draw)], 1)
     assert torch.equal(first, ids)
+
+
+def spread_over(folder, data, monkeypatch, method, **options):
+    """The edits of a run in which every value is to move by 1 along the first width, with the keys it solved for."""
+    from erase_plugins.engine import fact_editing
+    from erase_plugins.training.facts import FactMethod
+
+    given, solved = type(method).factor, []
+
+    def values(model, ref, site, rows, essence, how, step=None):
+        delta = torch.zeros(int(rows.owner.max()) + 1, 32, dtype=torch.float64)
+        delta[:, 0] = 1.0
+        return delta, torch.zeros(len(delta), dtype=torch.float64)
+
+    def factor(self, keys, options):
+        solved.append(keys)
+        return given(self, keys, options)
+
+    assert isinstance(method, FactMethod)
+    with monkeypatch.context() as patch:
+        patch.setattr(fact_editing, "find_values", values)
+        patch.setattr(type(method), "factor", factor)
+        found = ep.erase(
+            str(folder), [item(data[0])], method.id, keep=[DataRef(str(data[1]))],
+            options={"statistics_tokens": 512, "peers": 0, "prefixes": 0, "value_steps": 1} | options,
+        )  # fmt: skip
+    return found, solved
+
+
+def test_every_block_takes_its_share_of_what_is_left(folder, data, monkeypatch):
+    """MEMIT's spread over layers: of n blocks the first takes 1/n, the last all that is left.
+
+    With ROME's factor, which is exact, the first of two blocks moves its own output by half of the goal, and in the
+    end nothing is missed.
+    """
+    from erase_plugins.methods.rome import ROME
+
+    found, solved = spread_over(folder, data, monkeypatch, ROME(), layers="0-1", protect=0.0)
+    first, second = (delta for _, _, delta in found.edit.items())
+    assert len(solved) == 2
+    moved = first.B.double() @ first.A.double() @ solved[0].plain
+    wanted = torch.zeros_like(moved)
+    wanted[0] = 0.5
+    # half of the goal at the last block is asked of the first one's map as it stands
+    assert torch.allclose(moved, wanted, atol=1e-5)
+    assert numbers(found)["value_missed"] < 1e-4
+    assert second.dense().abs().max() > 1e-4
+
+
+def test_protected_keys_count_with_their_weight(folder, data, monkeypatch):
+    """P P^T stands beside K K^T, so that keys of weight w are w times as much in it: sqrt(w) in P."""
+    from erase_plugins.methods.rome import ROME
+
+    kept = {weight: spread_over(folder, data, monkeypatch, ROME(), protect=weight)[1][0].kept for weight in (1.0, 9.0)}
+    assert torch.allclose(kept[9.0], 3 * kept[1.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("method", "mean"), [("rome", 5.0), ("memit", 4.0), ("alphaedit", 4.0)])
+def test_the_mean_of_a_key_over_beginnings(monkeypatch, method, mean):
+    """Plain 1, behind beginnings 4 and 10. ROME: the mean of all three. MEMIT's code takes means by the length of the
+    beginnings first, none being one of two lengths: (1 + (4 + 10) / 2) / 2, and AlphaEdit goes by it."""
+    from erase_plugins.engine import fact_editing
+    from erase_plugins.manager import get_manager
+
+    monkeypatch.setattr(fact_editing, "rows_of", lambda *given, **named: None)
+    monkeypatch.setattr(fact_editing, "keys", lambda *given: [torch.tensor([[1.0], [4.0], [10.0]])])
+    found = get_manager().method(method)._keys(None, None, [None], [(), (5,), (6,)], torch.eye(1), None)
+    assert found.facts.tolist() == [[mean]]
+    assert found.plain.tolist() == [[1.0]]
+
+
+def test_values_that_are_good_enough_are_left_alone(folder):
+    """From the first evaluation on, whose loss is below ``enough``: nothing moves, and nothing more is asked."""
+    from erase_plugins.engine import fact_editing
+    from erase_plugins.families.texts import fact_of, pair_of, tokenizer_of
+    from erase_plugins.workflow.models import target_of
+
+    model = target_of(ep.load(str(folder)))
+    ref = model.info.modules("mlp_out")[0]
+    found = [fact_of(tokenizer_of(model), pair_of(row, "here")) for row in rows(language.FORGET)[:2]]
+    asked = fact_editing.rows_of(found, ((),), [fact.answer for fact in found])
+    plain, seen = fact_editing.rows_of(found, cut=True), []
+    site = fact_editing.block_of(model, ref)
+
+    def moved(**how):
+        seen.clear()
+        descent = fact_editing.Descent(steps=4, decay=0.0, kl=0.0, **how)
+        delta, _ = fact_editing.find_values(model, ref, site, asked, plain, descent, lambda *told: seen.append(told[0]))
+        return delta.abs().amax(1)
+
+    assert moved(enough=1e9).tolist() == [0.0, 0.0]
+    assert seen == [1]
+    assert (moved(enough=0.0) > 0).all()
+    assert seen == [1, 2, 3, 4]
+
+
+def test_weights_of_memit_and_alphaedit_are_in_units_of_the_keys():
+    """C = I of width 4, one key of length 3. MEMIT: k^T (4 lam I + k k^T)^-1 k = 9 / (4 lam + 9).
+
+    AlphaEdit with all of k in the null space, and its weight l2 in units of k^T k: 9 / (9 l2 + 9).
+    """
+    from erase_plugins.manager import get_manager
+    from erase_plugins.training import Keys
+
+    key = torch.tensor([[3.0], [0.0], [0.0], [0.0]], dtype=torch.float64)
+    keys = Keys(torch.eye(4, dtype=torch.float64), key, key, None)
+    memit, alphaedit = (get_manager().method(name) for name in ("memit", "alphaedit"))
+    found = memit.factor(keys, memit.Options(lam=0.5)) @ key
+    assert float(found) == pytest.approx(9 / 11, rel=1e-9)
+    unused = Keys(torch.diag(torch.tensor([0.0, 1.0, 2.0, 3.0], dtype=torch.float64)), key, key, None)
+    found = alphaedit.factor(unused, alphaedit.Options(null_share=0.25, l2=0.5)) @ key
+    assert float(found) == pytest.approx(9 / 13.5, rel=1e-9)
+
+
+def test_a_moment_is_a_mean_and_its_ridge_a_share_of_the_mean_diagonal():
+    """Keys (1, 0) and (0, 2): mean outer product diag(1/2, 2), mean diagonal 5/4, a tenth of it on the diagonal."""
+    found = key_edits.moment(torch.tensor([[1.0, 0.0], [0.0, 2.0]]), 0.1)
+    assert torch.allclose(found, torch.tensor([[0.625, 0.0], [0.0, 2.125]], dtype=torch.float64), rtol=1e-12)

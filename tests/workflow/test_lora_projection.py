@@ -9,7 +9,7 @@ import torch
 
 from erase_plugins.artifacts.edit import LowRank
 from erase_plugins.errors import RequestError
-from erase_plugins.workflow.lora_projection import Weights, concept_prompts, project, readers
+from erase_plugins.workflow.lora_projection import Weights, _grams, concept_prompts, project, readers
 from erase_plugins.workflow.models import target_of
 
 CONCEPT = "red barn"
@@ -97,3 +97,11 @@ def test_prompts_name_every_phrase(target):
 def test_a_concept_without_content_is_refused(target, deltas):
     with pytest.raises(RequestError, match="no content tokens"):
         project(target, deltas, [""], [], nullcontext)
+
+
+def test_rows_count_from_the_concept_on_and_every_prompt_alike(target):
+    """What stands in front of a word is read the same whatever follows: it says nothing of the concept."""
+    prompts, starts = ["an old red barn", "a yellow duck in a field"], [3, 2]
+    rows = target.encode(prompts).embeds.double()
+    wanted = sum(part[start:].T @ part[start:] for part, start in zip(rows, starts, strict=True)) / 2
+    torch.testing.assert_close(_grams(target, [], prompts, starts)[None], wanted, rtol=1e-6, atol=1e-6)

@@ -160,6 +160,27 @@ def test_what_reads_no_text_begins_from_the_closed_form_on_what_it_reads(target,
     torch.testing.assert_close(made["unet", text.weight], solved.double())
 
 
+def test_who_teaches_what_and_how_much_an_error_counts(target, monkeypatch):
+    """Guidance g puts g times the error with a prompt and g - 1 times that without into a picture: an error of the
+    silent side counts ((g - 1) / g)^2 of the other's, 9/16 at 4, and what is to stay ``keep`` times as much."""
+    taught, real = [], lora_unlearning._lessons
+
+    def noted(target, states, prompts, teacher, solved, unit, generator):
+        taught.append((teacher, unit, set(prompts)))
+        return real(target, states, prompts, teacher, solved, unit, generator)
+
+    def lora():
+        return nullcontext()
+
+    monkeypatch.setattr(lora_unlearning, "_lessons", noted)
+    schedule = Schedule(steps=1, prompts=1, sampler=2, keep=5.0, guidance=4.0)
+    named, kept = ([word] * (1 + count) for word, count in zip("nk", schedule.batch, strict=False))
+    unlearn(target, low_rank(target)[0], {}, (named, kept), (lora, nullcontext), schedule, 0)
+    assert [prompts for _, _, prompts in taught] == [{"n"}, {"k"}, {""}]
+    assert [teacher for teacher, _, _ in taught] == [nullcontext, lora, lora]
+    assert [1 / unit for _, unit, _ in taught] == pytest.approx([1, 5, 5 * 9 / 16])
+
+
 def test_a_factor_forgets_the_direction_of_the_concept_and_keeps_the_other():
     """By hand: kept states are (1, 0), named ones (1, 1), the LoRA answers the sum; (1, -1) answers 1 and 0."""
 

@@ -66,6 +66,16 @@ def test_no_step_leaves_the_row_where_it_began(pipe, tmp_path):
     table = pipe.text_encoder.get_input_embeddings().weight
     cat = pipe.tokenizer("cat", add_special_tokens=False)["input_ids"]
     assert torch.equal(load_file(tmp_path / inversion.ROWS)["<found>"][0], table[cat[0]])
+    told = json.loads((tmp_path / inversion.FOUND).read_text())["row_lengths"]
+    usual = float(table.norm(dim=1).mean())
+    assert told == {"text_encoder": [pytest.approx(float(table[cat[0]].norm()) / usual, abs=0.01)]}
+
+
+def test_a_row_that_drowns_the_rest_is_told(pipe, monkeypatch):
+    monkeypatch.setattr(inversion._Run, "lengths", lambda self, rows: {"text_encoder": [0.5, 10.1]})
+    assert any("10 times as long as a token" in text for text in run(tiny_subject(pipe)).warnings)
+    monkeypatch.setattr(inversion._Run, "lengths", lambda self, rows: {"text_encoder": [0.5, 9.9]})
+    assert not any("as long as a token" in text for text in run(tiny_subject(pipe)).warnings)
 
 
 def test_what_is_learned_from_is_not_measured_with(pipe):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from erase_plugins.evaluation.attack import run_attack
-from erase_plugins.evaluation.attacks import noise
+from erase_plugins.evaluation.attacks import controls, noise, study
 from erase_plugins.evaluation.attacks.noise import INPAINT, LEVELS, Noise, redraw
 from erase_plugins.evaluation.prompts import Prompt
 from erase_plugins.testing.models import changed_since, shared_pipeline
@@ -32,20 +32,40 @@ def test_report_and_files(name, tmp_path):
 
 def test_the_level_with_the_largest_excess_is_measured_again(monkeypatch):
     """The edited model shows the concept up to 70 % noise, the control up to 40 %."""
-    limits = {"edited": 0.7, "destroyed": 0.4}
+    limits, begun = {"edited": 0.7, "destroyed": 0.4}, []
 
     def drawn(subject, prompts, pictures, level):
         shows = level is not None and level <= limits["destroyed" if subject._stage == "destroyed" else "edited"]
         subject.queries += len(prompts)
+        begun.append({item.seed for item in prompts})
         return torch.full_like(pictures, 0.0 if shows else 1.0)
 
     monkeypatch.setattr(noise, "redraw", drawn)
     subject = tiny_subject(shared_pipeline("tiny_sd1"), lambda picture: 1 if bool((picture == 1).all()) else 0)
     found = run_attack(Noise(), lambda: subject, SMALL)
     assert found.found["noise"] in (0.55, 0.7)
+    assert all(seeds == begun[0] for seeds in begun[:-2])
+    assert begun[-1] == begun[-2] and not begun[-1] & begun[0], "chosen with one set of pictures, measured with another"
     assert (found.success.value, found.control.value) == (1.0, 0.0)
     assert found.details["tried"]["noise 40%"] == {"noise 40%, edited": 1.0, "noise 40%, destroyed": 1.0}
     assert found.details["tried"]["noise 85%"] == {"noise 85%, edited": 0.0, "noise 85%, destroyed": 0.0}
+
+
+def test_the_excess_is_that_over_the_last_control(monkeypatch):
+    """A destroyed model shows it up to 40 % noise, the reference up to 70 %, the edited one up to 85 %."""
+    limits = {"edited": 0.85, "destroyed": 0.4, "reference": 0.7}
+
+    def redrawn(self, victim, begin, name, level):
+        hits = [int(level is not None and level <= limits[victim.name])] * 4
+        return study.Sample(f"{name}, {victim.name}", hits, torch.ones(4, 3, 8, 8), {}, {})
+
+    def all_three(subject, _reference):
+        return [controls.Victim(name, subject) for name in limits]
+
+    monkeypatch.setattr(noise._Run, "redrawn", redrawn)
+    monkeypatch.setattr(study, "victims", all_three)
+    found = run_attack(Noise(), lambda: tiny_subject(shared_pipeline("tiny_sd1")), SMALL)
+    assert (found.found["noise"], found.success.value, found.control.value) == (0.85, 1.0, 0.0)
 
 
 def test_more_noise_keeps_less_and_inpainting_keeps_the_rim():

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from erase_plugins.evaluation.attack import run_attack
 from erase_plugins.evaluation.attacks import probe
+from erase_plugins.evaluation.attacks.controls import Victim
 from erase_plugins.evaluation.attacks.features import Ridge, features
 from erase_plugins.evaluation.attacks.material import Lesson
 from erase_plugins.evaluation.attacks.probe import Probe
+from erase_plugins.evaluation.attacks.study import Study
 from erase_plugins.testing.models import changed_since, shared_pipeline
 from erase_plugins.testing.observe import snapshot
 from erase_plugins.workflow.models import target_of
@@ -79,3 +83,52 @@ def test_report_and_files(tmp_path, monkeypatch):
     assert any("also succeeds on the destroyed model" in text for text in found.warnings)
     subjects = [row.subject for row in found.rows if row.metric == "readable_rate"]
     assert subjects == [f"read by its name, {name}" for name in ("base", "edited", "destroyed")]
+
+
+def told(prompts, *marks):
+    """Pictures that a patched `features` reads these numbers from."""
+
+    class Marked(Lesson):
+        def latents(self, subject):
+            return torch.tensor(marks)[:, None]
+
+    return Marked(torch.full((len(marks), 3, 8, 8), 0.5), tuple(prompts), 1.0)
+
+
+def test_pictures_that_were_learned_from_are_not_those_of_the_test(monkeypatch):
+    """Learned: the concept is 1, other things are -1. Of three new pictures of each kind one looks like the other."""
+    asked = []
+
+    def read(target, latents, prompts, level, seed):
+        asked.append((list(prompts), level, seed))
+        return latents
+
+    monkeypatch.setattr("erase_plugins.evaluation.attacks.features.features", read)
+    subject = tiny_subject(shared_pipeline("tiny_sd1"), seed=7)
+    shown = {"concept": (told([], 1.0, 1.0), told([], 1.0, 1.0, -1.0)),
+             "other": (told([], -1.0, -1.0), told([], -1.0, 1.0, -1.0))}  # fmt: skip
+    run = probe._Run(SimpleNamespace(subject=subject), probe.ProbeOptions(level=0.3))
+    assert run.from_pictures(Victim("edited", subject), shown) == [1, 1, 0, 1, 0, 1]
+    assert [(len(prompts), set(prompts), level, seed) for prompts, level, seed in asked] == [
+        (2, {""}, 0.3, 7), (3, {""}, 0.3, 8), (2, {""}, 0.3, 7), (3, {""}, 0.3, 8),
+    ]  # fmt: skip
+
+
+def test_the_name_is_learned_on_the_base_from_other_prompts_than_those_of_the_test(monkeypatch):
+    asked = []
+
+    def read(target, latents, prompts, level, seed):
+        asked.append((tuple(prompts), level, subject._stage))
+        return torch.tensor([[1.0 if "owl" in text else -1.0] for text in prompts])
+
+    monkeypatch.setattr("erase_plugins.evaluation.attacks.features.features", read)
+    subject = tiny_subject(shared_pipeline("tiny_sd1"))
+    made = Study.of(Probe(), subject, SimpleNamespace(queries=SMALL, options={"reference": "", "concept": ""}),
+                    probe._SETS)  # fmt: skip
+    found = probe._Run(made, probe.ProbeOptions()).by_name()
+    assert {name: set(hits) for name, hits in found.items()} == {"base": {1}, "edited": {1}, "destroyed": {1}}
+    assert [stage for _, _, stage in asked] == ["base", "base", "base", "edited", "destroyed"]
+    assert {level for _, level, _ in asked} == {1.0}
+    tested = tuple(item.text for item in made.prompts)
+    assert [texts for texts, _, _ in asked[2:]] == [tested] * 3
+    assert not set(asked[0][0]) & set(tested)

@@ -9,7 +9,7 @@ import torch
 
 from erase_plugins.engine.adapters import Adapters
 from erase_plugins.evaluation.attack import run_attack
-from erase_plugins.evaluation.attacks import relearn
+from erase_plugins.evaluation.attacks import relearn, tuning
 from erase_plugins.evaluation.attacks.material import Lesson
 from erase_plugins.evaluation.attacks.relearn import Relearn, steps_until
 from erase_plugins.testing.models import changed_since, shared_pipeline
@@ -87,3 +87,24 @@ def test_one_lucky_look_is_not_back(looks, end, back):
     facts = {"looks": looks, "steps": 40, "hits": [1] * hits + [0] * (count - hits)}
     sample = SimpleNamespace(facts=facts, hits=facts["hits"], rate=hits / count)
     assert steps_until(sample, 0.5) == back
+
+
+def test_back_is_against_what_the_base_draws():
+    """The base draws it in half of the pictures, so a quarter is back: at step 10, which half of all never is."""
+    facts = {"looks": {"10": 0.3, "20": 0.3}, "steps": 40, "hits": [1, 0, 0, 0]}
+    edited = SimpleNamespace(name="relearned, edited", facts=facts, hits=facts["hits"], rate=0.25)
+    base, benign = SimpleNamespace(name="base", rate=0.5), SimpleNamespace(**{**vars(edited), "name": "benign"})
+    benign.facts = {**facts, "looks": {"10": 0.2, "20": 0.1}, "passes": 0}
+    edited.facts = {**facts, "passes": 0}
+    study = SimpleNamespace(looked=lambda: [0] * 9, report=lambda *given, **more: (given, more))
+    given, more = relearn._Run(study, relearn.RelearnOptions()).report([edited], [base, benign])
+    assert given[3]["steps_until_back"] == {"relearned, edited": 10, "benign": None}
+    assert given[3]["back_means"] == 0.25
+    assert more["warnings"] == ["relearned, edited: back after 10 steps", "benign: not back within 40 steps"]
+
+
+def test_the_lora_has_the_rank_of_the_options():
+    subject = tiny_subject(shared_pipeline("tiny_sd1"))
+    found = tuning.lora_of(subject, tuning.Tuning(1, 1, 3, 0.0, False, 1))
+    assert {slot.A.shape[0] for slot in found.slots} == {3}
+    assert all(float(slot.B.detach().abs().max()) == 0 for slot in found.slots)

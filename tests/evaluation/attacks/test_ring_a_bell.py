@@ -13,7 +13,7 @@ import torch
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.evaluation.attacks import encoder_search
 from erase_plugins.evaluation.attacks.encoder_search import direction, encoder_fitness, found_words, mean_difference
-from erase_plugins.evaluation.attacks.ring_a_bell import _SETS, PROMPTS, RingABell, RingABellOptions
+from erase_plugins.evaluation.attacks.ring_a_bell import _SETS, PROMPTS, RingABell, RingABellOptions, find_prompts
 from erase_plugins.evaluation.attacks.vocabulary import word_table
 from erase_plugins.evaluation.prompts import worded_prompts
 from tests.evaluation.attacks.fakes import Judge, Subject, budget_of
@@ -23,6 +23,7 @@ def test_a_direction_is_linear():
     generator = torch.Generator().manual_seed(0)
     first, second = (torch.randn(6, 4, 8, generator=generator) for _ in range(2))
     found = mean_difference(first, second)
+    assert torch.equal(mean_difference(torch.full((5, 1, 1), 3.0), torch.ones(5, 1, 1)), torch.full((1, 1), 2.0))
     assert torch.allclose(found, -mean_difference(second, first))
     assert torch.allclose(found, mean_difference(torch.cat([first, first]), torch.cat([second, second])), atol=1e-6)
     with pytest.raises(Unsupported, match="4 and 4 sentences are not at least 5 pairs"):
@@ -167,3 +168,20 @@ def test_the_search_on_the_embedded_encoder(pocket_subject, tmp_path, forbid):
         assert forbid == "name" or not {"hoot", "wise"} & set(words)
     with pytest.raises(RequestError, match="40 words do not fit; the text encoder of pocket reads 30"):
         find_prompts(pocket_subject, budget_of(tmp_path / "w", 1), dataclasses.replace(given, words=40), sources)
+
+
+def test_what_is_looked_for_is_the_prompt_plus_eta_times_the_direction(pocket_subject, tmp_path, monkeypatch):
+    wanted = []
+
+    def words(target, table, goal, size, *_more):
+        wanted.append(goal)
+        return {"row": [0] * size[0], "loss": 1.0, "evaluated": 1}
+
+    monkeypatch.setattr(encoder_search, "direction", lambda subject, name, pairs: torch.full((1, 1), 2.0))
+    monkeypatch.setattr(encoder_search, "found_words", words)
+    source = worded_prompts(pocket_subject.judge, ["owl"], [("owl", "owl")], 0)
+    given = RingABellOptions(eta=-0.5, words=2)
+    made = find_prompts(pocket_subject, budget_of(tmp_path / "w", _SETS, **options()), given, source)
+    plain = pocket_subject.target.encode([source[0].text]).embeds[0]
+    torch.testing.assert_close(wanted[0], plain - 1.0)
+    assert made["prompts"][0]["source_loss"] == pytest.approx(plain.numel(), rel=1e-4)

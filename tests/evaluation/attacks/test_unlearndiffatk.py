@@ -90,6 +90,9 @@ def test_rates_count_prompts_that_needed_no_attack_and_never_attack_them(stubs, 
     attacked = [places for state, _, places in stubs.active if state == "on"]
     assert attacked == [(3, 4, 5, 6, 7, 8, 9), (4, 5, 6, 7, 8, 9), (6, 7, 8, 9), (6, 7, 8, 9)]
     assert [item["words"] for item in report.found["prompts"]] == ["w0", "w1", "w1", "w3"]
+    again, before = subject.asked[-1], {seed for _, _, seeds in subject.asked[:-1] for seed in seeds}
+    assert list(again[1]) == [item["prompt"] for item in report.found["prompts"]]
+    assert not set(again[2]) & before, "what was found is measured with seeds of its own"
     first = report.found["prompts"][0]
     assert [item["words"] for item in report.found["tried"]] == ["w3"] * 3, "what was tried in vain is told too"
     assert first["prompt"] == f"w0 {first['original']}" and first["timestep"] == 125 and first["steps"] == 2

@@ -28,6 +28,18 @@ def test_what_can_be_told_apart_is():
     assert probe.fingerprint != fit_probe(*parts(6.0, seed=2)[0], groups, "owl").fingerprint
 
 
+def test_one_in_twenty_neighbours_is_taken_for_the_concept_and_no_more():
+    """A third of the way to the concept, where one half as threshold would take one in eight for it."""
+    taken = []
+    for seed in range(4):
+        rows, groups = parts(6.0, seed, 400)
+        rows[1][:, 0] += 2.0
+        fresh, _ = parts(0.0, seed + 10, 4000)
+        fresh[1][:, 0] += 2.0
+        taken.append(np.mean(fit_probe(*rows, groups, "owl").present(fresh[1])))
+    assert 0.02 < np.mean(taken) < 0.065
+
+
 def test_shuffled_labels_are_refused():
     rows, groups = parts(6.0)
     mixed = np.random.default_rng(0).permutation(np.concatenate(rows))

@@ -60,6 +60,10 @@ def test_a_token_whose_masking_leads_away_is_a_trigger():
     masked = torch.tensor([[1.0, 0.1, 0.0], [0.2, 1.0, 0.0], [1.0, 0.0, 0.1]])  # distances 0.1, 1, 0.1
     assert safree.triggers(masked, concept, 0.01).tolist() == [False, True, False]
     assert not safree.triggers(masked, concept, float("inf")).any()
+    # distances 2, 1, 1: the others' mean is 1, so the first is as far as 1 + alpha up to alpha = 1
+    apart = torch.tensor([[0.0, 2.0, 0.0], [5.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    assert safree.triggers(apart, concept, 0.99).tolist() == [True, False, False]
+    assert not safree.triggers(apart, concept, 1.01).any()
     assert safree.triggers(masked[:1], concept, 0.01).tolist() == [False], "one token has no others"
     rows = torch.tensor([[3.0, 1.0, 0.5], [2.0, 4.0, 1.0], [0.0, 1.0, 1.0]])
     new, _ = safree.cleaned(rows, masked, concept, 0.01)
@@ -94,3 +98,22 @@ def test_threshold_by_hand():
     assert threshold(scores, 0.1, 0.0) == pytest.approx(0.8 + 0.1 * 0.15)
     assert threshold({**scores, "kept": [0.97]}, 0.1, 0.0) == pytest.approx(0.97 + 0.1 * 0.03)
     assert threshold({**scores, "about": [0.5]}, 0.0, 0.0) == pytest.approx(0.901)
+
+
+def test_cleaned_rows_stand_behind_the_empty_prompts_up_to_the_last_step_of_each():
+    """Two pictures with guidance: rows 0 and 1 are the empty prompt's. The first is cleaned up to step 1, the second
+    not at all."""
+    guard = object.__new__(safree.Safree)
+    guard.strength, guard.step, guard.rows, guard.guided = 1.0, 0, 2, True
+    guard.cleaned, guard.until = torch.tensor([[[5.0]], [[6.0]]]), [1, -1]
+
+    def passed(count):
+        states = torch.arange(float(count))[:, None, None]
+        given = guard._exchange(None, (), {"encoder_hidden_states": states})
+        return None if given is None else given[1]["encoder_hidden_states"].flatten().tolist()
+
+    assert [passed(4) for _ in range(3)] == [[0, 1, 5, 3], [0, 1, 5, 3], [0, 1, 2, 3]]
+    guard.step, guard.guided = 0, False
+    assert passed(2) == [5, 1]
+    guard.strength = 0.0
+    assert passed(2) is None
