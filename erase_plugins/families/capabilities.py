@@ -297,6 +297,20 @@ class CausalLM(ABC):
             begun: what `begin` gave for the same rows, at most ``first`` tokens of them; used up by this.
         """
 
+    def states(self, ids: Tensor, mask: Tensor | None, counted: Tensor, first: int = 0, begun: Any = None) -> Tensor:
+        """What `scored` reads scores off, (m, ...): a row for every token that counts, with gradients.
+
+        Args:
+            ids, mask, begun: as in `logits`.
+            counted: (n, tokens) true for tokens behind which scores are wanted; none in front of ``first``.
+            first: as in `logits`.
+        """
+        return self.logits(ids, mask, first, begun)[counted[:, first:]]
+
+    def scored(self, states: Tensor) -> Tensor:
+        """Scores (m, words) as `logits` gives them, of rows of `states`, with gradients."""
+        return states
+
     def begin(self, ids: Tensor) -> Any:
         """Reads beginnings (n, tokens) without padding, so that `logits` need not; its ``of(rows)`` is a copy of some.
 

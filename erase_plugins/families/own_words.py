@@ -16,7 +16,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError, Unsupported
-from erase_plugins.families.texts import IGNORED, Pair, encoded, numbers_of, scores, tokenizer_of
+from erase_plugins.families.scores import scores_of
+from erase_plugins.families.texts import IGNORED, Pair, encoded, numbers_of, tokenizer_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -156,7 +157,7 @@ def _costs(model: Any, pairs: Sequence[Pair]) -> list[Tensor]:
     with torch.no_grad():
         for rows in order.split(_BATCH):
             part = texts[rows]
-            cost, _ = scores(model.language.logits(part.ids, part.mask).float(), part.labels)
+            cost = scores_of(model, part).costs(part.labels)
             found += [row[there].cpu() for row, there in zip(cost, part.labels[:, 1:] != IGNORED, strict=True)]
     return [found[int(place)] for place in order.argsort()]
 

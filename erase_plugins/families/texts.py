@@ -343,18 +343,3 @@ def answered(pairs: Sequence[Pair], answer: str) -> list[Pair]:
             f"{bare[0].place} has no prompt that a refusal could answer; give prompt and completion, or use npo"
         )
     return [replace(pair, completion=answer) for pair in pairs]
-
-
-def scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Negative log-likelihood (n, tokens - 1) of every label, 0 where none is, and the number of labels (n,).
-
-    Args:
-        logits: (n, tokens, words).
-        labels: (n, tokens).
-    """
-    from torch.nn.functional import cross_entropy
-
-    wanted = labels[:, 1:]
-    there = wanted != IGNORED
-    cost = cross_entropy(logits[:, :-1][there], wanted[there], reduction="none")  # nothing is computed of the others
-    return cost.new_zeros(wanted.shape).masked_scatter(there, cost), there.sum(1)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from erase_plugins.artifacts.names import canonical
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.capabilities import CLASSIFIER, LANGUAGE, CausalLM, Classifier
+from erase_plugins.families.heads import head_and_body, last_states, read_off
 from erase_plugins.families.hosted import HostedModel
 from erase_plugins.families.source import MODEL
 
@@ -134,6 +135,25 @@ class HostedCausalLM(HostedModel, CausalLM):
         count = ids.shape[1] - first
         found: Tensor = self._ask(ids, mask, count, begun).logits
         return found[:, found.shape[1] - count :]
+
+    def states(
+        self, ids: Tensor, mask: Tensor | None, counted: Tensor, first: int = 0, begun: _Begun | None = None
+    ) -> Tensor:  # fmt: skip
+        if self._parts is None:
+            return super().states(ids, mask, counted, first, begun)
+        if begun is None and first and not torch.is_grad_enabled():
+            begun = self._shared(ids, mask, first)
+        counted = counted[:, 0 if begun is None else begun.count :]
+        with last_states(self._parts[1], counted) as found:
+            self._ask(ids, mask, 0, begun)
+        return found[0]
+
+    def scored(self, states: Tensor) -> Tensor:
+        return states if self._parts is None else read_off(*self._parts, states)
+
+    @property
+    def _parts(self) -> tuple[nn.Module, nn.Module] | None:
+        return head_and_body(self.network(LANGUAGE))
 
     @torch.no_grad()
     def begin(self, ids: Tensor) -> _Begun:

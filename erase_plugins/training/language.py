@@ -14,23 +14,15 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from erase_plugins.engine.optimizers import OPTIMIZERS, check_optimizer
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.capabilities import LANGUAGE
 from erase_plugins.families.facts import asked, named, tells_of_others
-from erase_plugins.families.texts import (
-    IGNORED,
-    Pair,
-    Texts,
-    answered,
-    apart,
-    encoded,
-    scores,
-    tokenizer_of,
-)
+from erase_plugins.families.scores import Scores, divergence_of, scores_by_length
+from erase_plugins.families.texts import IGNORED, Pair, Texts, answered, apart, encoded, tokenizer_of
 from erase_plugins.hints import Hint
 from erase_plugins.options import as_dict, option
 from erase_plugins.training.likelihood import likelihoods, note_likelihood, rise_of_retained, tell_likelihood
@@ -156,27 +148,28 @@ class Asked:
 
     Attributes:
         texts: a batch.
-        given: (m, tokens, words) logits of m sequences, with gradients.
-        rows: (n,) which of those are the logits of the batch; None: all, in their order.
+        given: for the labels of m sequences, with gradients; logits (m, tokens, words) are taken as well.
+        rows: (n,) which of those are the sequences of the batch; None: all, in their order.
         known: (m, tokens - 1) negative log-likelihood of every label of the m sequences; None: not asked yet. The batch
             may count fewer of the same labels.
     """
 
     texts: Texts
-    given: Tensor
+    given: Scores | Tensor
     rows: Tensor | None = None
     known: Tensor | None = None
 
     @property
-    def logits(self) -> Tensor:
-        """(n, tokens, words), with gradients."""
-        return self.given if self.rows is None else self.given[self.rows, : self.texts.ids.shape[1]]
+    def scores(self) -> Scores:
+        """For the labels of the batch."""
+        found = Scores.of(self.given, self.texts.labels)
+        return found if self.rows is None else found.at(self.rows, self.texts.labels)
 
     @cached_property
     def costs(self) -> Tensor:
         """(n, tokens - 1) negative log-likelihood of every label, 0 where none is."""
         if self.known is None or self.rows is None:
-            return scores(self.logits, self.texts.labels)[0]
+            return self.scores.costs(self.texts.labels)
         wanted = self.texts.labels[:, 1:]
         return self.known[self.rows, : wanted.shape[1]].masked_fill(wanted == IGNORED, 0.0)
 
@@ -204,7 +197,8 @@ class Asked:
     def labelled(self, texts: Texts, rows: Tensor) -> Asked:
         """The same sequences, some of them or some more than once, with fewer of their labels."""
         known = self.costs if self.rows is None or self.known is None else self.known
-        return Asked(texts, self.given, rows if self.rows is None else self.rows[rows], known)
+        given = Scores.of(self.given, self.texts.labels)
+        return Asked(texts, given, rows if self.rows is None else self.rows[rows], known)
 
     def part(self, rows: Tensor) -> Asked:
         """Some of the sequences."""
@@ -217,17 +211,14 @@ class Asked:
         return self.nll - self.texts.before
 
 
-def divergence(now: Tensor, before: Tensor, labels: Tensor, temperature: float = 1.0) -> Tensor:
-    """Mean KL(before || now) over the positions that predict a label; all (n, tokens, words) logits.
+def divergence(now: Any, before: Any, labels: Tensor, temperature: float = 1.0) -> Tensor:
+    """Mean KL(before || now) over the positions that predict a label; `Scores`, or logits (n, tokens, words).
 
     With a temperature T the logits are divided by it and the divergence is multiplied by T^2, which keeps gradients as
     large (Hinton et al., 2015, arXiv 1503.02531).
     """
-    from torch.nn.functional import kl_div, log_softmax
-
-    rows = labels[:, 1:] != IGNORED
-    first, second = (log_softmax(part[:, :-1][rows].to(now.dtype) / temperature, -1) for part in (now, before))
-    return temperature**2 * kl_div(first, second, log_target=True, reduction="batchmean")
+    each = partial(divergence_of, temperature=temperature)
+    return temperature**2 * Scores.of(now, labels).each(each, Scores.of(before, labels)).mean()
 
 
 def preference(rise: Tensor, beta: float) -> Tensor:
@@ -238,20 +229,8 @@ def preference(rise: Tensor, beta: float) -> Tensor:
 
 
 def ask(target: Any, texts: Texts) -> Asked:
-    """What a model says of texts, in float32 at least.
-
-    Texts of at most half the longest one's length are asked by themselves, without all its padding.
-    """
-    lengths = texts.mask.sum(1)
-    short = 2 * lengths <= lengths.max()
-    if not bool(short.any()):
-        logits = target.language.logits(texts.ids, texts.mask)
-        return Asked(texts, logits if logits.element_size() > 4 else logits.float())
-    parts = [(rows, ask(target, texts[rows]).logits) for rows in (short.nonzero()[:, 0], (~short).nonzero()[:, 0])]
-    whole = parts[0][1].new_zeros((*texts.ids.shape, parts[0][1].shape[-1]))
-    for rows, logits in parts:
-        whole[rows, : logits.shape[1]] = logits
-    return Asked(texts, whole)
+    """What a model says of texts, in float32 at least."""
+    return Asked(texts, scores_by_length(target, texts))
 
 
 def check_texts(method: str, request: EraseRequest, info: ModelSpec, answers: bool) -> None:
@@ -423,7 +402,7 @@ class LanguageMethod(TrainedMethod):
             held = kept.mean
         else:
             before = self.unchanged(run, kept.texts)
-            held = divergence(kept.logits, before, kept.texts.labels, options.temperature)
+            held = divergence(kept.scores, before, kept.texts.labels, options.temperature)
         return options.forget_weight * forget + options.retain_weight * held
 
     def finish(self, run: TrainingRun) -> Edit:
@@ -443,12 +422,18 @@ class LanguageMethod(TrainedMethod):
             )
         return super().finish(run)
 
-    def unchanged(self, run: TrainingRun, texts: Texts) -> Tensor:
-        """Logits (n, tokens, words) of the model without adapters."""
+    def unchanged(self, run: TrainingRun, texts: Texts) -> Scores:
+        """What the model without adapters says of texts, without gradients."""
         import torch
 
         with run.adapters.disabled(), torch.no_grad():
-            return self._ask(run, texts).logits
+            found = self._ask(run, texts).scores
+
+        def read(states: Tensor) -> Tensor:
+            with run.adapters.disabled():
+                return found.read(states)
+
+        return replace(found, read=read)
 
     def _ask(self, run: TrainingRun, texts: Texts) -> Asked:
         return ask(run.target, texts)
