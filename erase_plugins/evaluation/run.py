@@ -123,7 +123,9 @@ class Subject:
         tokenizer.padding_side, tokenizer.pad_token = "left", tokenizer.pad_token or tokenizer.eos_token
         given = tokenizer(list(prompts), return_tensors="pt", padding=True)
         found = model.generate(given["input_ids"], self.steps, given["attention_mask"])
-        return tokenizer.batch_decode(found[:, given["input_ids"].shape[1] :], skip_special_tokens=True)
+        said, end = found[:, given["input_ids"].shape[1] :].tolist(), tokenizer.eos_token_id
+        cut = [row[: row.index(end)] if end in row else row for row in said]  # the model goes on behind its end
+        return tokenizer.batch_decode(cut, skip_special_tokens=True)
 
     @contextmanager
     def edited(self, strength: float | None = None) -> Iterator[None]:

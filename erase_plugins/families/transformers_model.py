@@ -196,9 +196,13 @@ class HostedCausalLM(HostedModel, CausalLM):
 
     @torch.no_grad()
     def generate(self, ids: Tensor, count: int, mask: Tensor | None = None) -> Tensor:
-        ids = ids.to(self.device)
+        ids, begun = ids.to(self.device), self.begin(ids[:, :0])
         for _ in range(count):
-            ids = torch.cat([ids, self.logits(ids, mask)[:, -1:].argmax(-1)], dim=1)
+            more = {}
+            if mask is not None and self._takes("position_ids"):  # the first word stands at place 0, whatever is padding
+                places = (mask.cumsum(1) - 1).clamp_min(0)[:, begun.count :]
+                more["position_ids"] = places.to(self.device)
+            ids = torch.cat([ids, self._ask(ids, mask, 1, begun, **more).logits[:, -1:].argmax(-1)], dim=1)
             mask = None if mask is None else torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
         return ids
 
