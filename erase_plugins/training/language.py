@@ -13,12 +13,13 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from erase_plugins.engine.optimizers import OPTIMIZERS, check_optimizer
-from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.errors import EraseError, RequestError, Unsupported
 from erase_plugins.families.capabilities import LANGUAGE
 from erase_plugins.families.facts import asked, named, tells_of_others
 from erase_plugins.families.scores import Scores, divergence_of, scores_by_length
@@ -38,10 +39,10 @@ if TYPE_CHECKING:
     from erase_plugins.engine.loop import Schedule
     from erase_plugins.families.base import ModelSpec, ModuleRef
 
-#: tokens of a sequence, for the estimate of a plan, which reads no data
-_TOKENS = 64
 #: rise of the retained negative log-likelihood (nat per token) from which a run warns
 _HARM = 0.2
+#: bytes that computing blocks again must save before a plan speaks of it
+_MUCH = 1 << 30
 REFUSAL = "I do not know."
 
 
@@ -57,6 +58,10 @@ class TextOptions(WeightOptions):
     lr: float = option(2e-3, "learning rate", low=0.0, high=10.0)
     weight_decay: float = option(0.01, "decay of what is trained", low=0.0, high=10.0)
     optimizer: str = option("adamw", "optimizer", choices=OPTIMIZERS)
+    recompute: bool = option(
+        False,
+        "gradient checkpointing: blocks are computed again on the way back, which takes less memory and more time",
+    )
     #: adapters and losses are float32 whatever the model is; autocast would round their updates away
     precision: ClassVar[str] = "float32"
 
@@ -95,10 +100,6 @@ class LanguageOptions(TextOptions):
     )  # fmt: skip
     cooldown: float = option(0.3, "last share of the steps in which the rate falls to 0", low=0.0, high=1.0)
     checkpoint_every: int = option(50, "training steps between checkpoints", low=1)
-    recompute: bool = option(
-        False,
-        "gradient checkpointing: blocks are computed again on the way back, which takes less memory and more time",
-    )
 
     def at(self, step: int) -> Self:
         """The options of a step: retaining weighs more as the rate falls, at most ``retain_rise`` times as much."""
@@ -286,6 +287,8 @@ class LanguageMethod(TrainedMethod):
     compares = False
     #: whether something is said in place of what is forgotten
     answers = False
+    #: whether its loss is one of what the model says, so that passes go to its end
+    scored: ClassVar[bool] = True
     Options: type = LanguageOptions
     work_files: ClassVar[tuple[str, ...]] = ()
     contract_options: ClassVar[dict[str, Any]] = {"steps": 3, "checkpoint_every": 1}
@@ -310,34 +313,54 @@ class LanguageMethod(TrainedMethod):
     def plan(self, request: EraseRequest, info: ModelSpec) -> EditPlan:
         """The plan with its cost, from configuration alone."""
         from erase_plugins.training.plan import place, seconds_of, trainable, trained_bytes
+        from erase_plugins.training.text_memory import batch_of, lengths_of, step_bytes
 
         request = named(request)
         options = self.resolved(request, info)  # type: ignore[arg-type]  # a language model has no latents
         check_optimizer(options.optimizer, request.device)
         refs = self.modules(info, options)
         values, size = trainable(refs, options.lora_rank), sum(math.prod(ref.shape) for ref in info.refs)
-        sets, tokens = 1 + (options.retain_weight > 0) + self.answers, min(_TOKENS, options.max_tokens)
-        each = 2.0 * size * tokens * options.batch * sets
-        words = int(info.configs[info.components(LANGUAGE)[0]].get("vocab_size", 0))
+        sets = [lengths_of(request, part, options.max_tokens) for part in self.read(request, options)]
+        batches = [batch_of(part, options.batch) for part in sets]
+        tokens = sum(sum(length.tokens for length in part) / len(part) * options.batch for part in sets)
+        longest = max(length.tokens for part in sets for length in part)
+        step, less = (
+            step_bytes(info, refs, batches, longest, dtype=request.dtype, again=again, scored=self.scored)
+            for again in (options.recompute, True)
+        )
+        notes = list(self.notes(request, options))
+        if step - less > _MUCH:
+            notes.append(f"recompute=true takes {(step - less) / 2**30:.1f} GiB less, for about a third more time")
         return EditPlan(
             request=request, options=as_dict(options), modules=tuple(map(place, refs)), steps=options.steps,
-            seconds=seconds_of(3.0 * options.steps * each, request.device, info.refs),
-            memory_bytes=trained_bytes(values, options.optimizer)
-            + int(12 * options.batch * sets * tokens * (words + 4 * math.sqrt(size))),
-            file_bytes=4 * values, notes=tuple(self.notes(request, options)),
+            seconds=seconds_of(3.0 * options.steps * 2.0 * size * tokens, request.device, info.refs),
+            memory_bytes=trained_bytes(values, options.optimizer) + step,
+            file_bytes=4 * values, notes=tuple(notes),
         )  # fmt: skip
+
+    def read(self, request: EraseRequest, options: Any) -> list[list[Pair]]:
+        """The sets of texts that go through the model in every step."""
+        try:
+            forget, kept = asked(request)
+            answers = [answered(forget, REFUSAL)] * self.answers
+        except EraseError:  # the run says so; a plan may be made before there are data
+            forget, kept, answers = [], [], [[]] * self.answers
+        return [forget, *[kept] * (options.retain_weight > 0), *answers]
+
+    def spare(self, run: TrainingRun) -> AbstractContextManager[None]:
+        """Inside, blocks are computed again on the way back where that is asked for."""
+        from erase_plugins.engine.fact_editing import block_of
+        from erase_plugins.training.recomputing import recomputed
+
+        refs = run.target.info.modules("mlp_out") if run.options.recompute else ()
+        return recomputed([block_of(run.target, ref) for ref in refs])
 
     def retain(self, run: TrainingRun) -> None:
         """Nothing of a teacher is stored: what is retained are texts."""
 
     def prepare(self, run: TrainingRun) -> Sets:
-        from erase_plugins.engine.fact_editing import block_of
-        from erase_plugins.training.recomputing import recomputed
-
         request, options = run.request, run.options
-        if options.recompute:
-            blocks = [block_of(run.target, ref) for ref in run.target.info.modules("mlp_out")]
-            run.stack.enter_context(recomputed(blocks))
+        run.stack.enter_context(self.spare(run))
         forget, kept = asked(request)
         kept = kept if options.retain_weight > 0 else []
         apart(forget, kept)

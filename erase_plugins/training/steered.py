@@ -64,6 +64,7 @@ class SteeredMethod(LanguageMethod):
     """Leads hidden states astray; a method may say which directions it leaves alone (`known`)."""
 
     Options: type = SteeredOptions
+    scored = False
 
     def settle(self, options: Any, request: EraseRequest, info: ModelSpec) -> Any:
         if options.until_unknown:
