@@ -20,6 +20,7 @@ from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.model import Model, ModuleRef
 from erase_plugins.families.scores import Scores
 from erase_plugins.families.texts import IGNORED, Fact, Texts
+from erase_plugins.families.turns import before_end, ends_of
 
 #: texts of a pass
 _BATCH = 16
@@ -187,13 +188,12 @@ def continued(model: Model, facts: Sequence[Fact], count: int) -> list[Tensor]:
     """(tokens,) beginning, prompt and what the model goes on with, most likely token first, up to the text's end."""
     found: list[Any] = [None] * len(facts)
     fronts = [(*fact.start, *fact.prompt) for fact in facts]
-    end = model.language.tokenizer.eos_token_id
+    ends = ends_of(model.language.tokenizer)
     for length in sorted({len(front) for front in fronts}):  # no padding, which a model without a mask would read
         numbers = [number for number, front in enumerate(fronts) if len(front) == length]
         ids = torch.tensor([fronts[number] for number in numbers])
-        for number, row in zip(numbers, model.language.sample(ids, count, None, end).cpu(), strict=True):
-            ends = (row[length:] == end).nonzero()[:, 0] if end is not None else row[:0]
-            found[number] = row[: length + int(ends[0])] if len(ends) else row
+        for number, row in zip(numbers, model.language.sample(ids, count, None, ends).cpu(), strict=True):
+            found[number] = row[: length + len(before_end(row[length:].tolist(), ends))]
     return found
 
 

@@ -335,14 +335,15 @@ class CausalLM(ABC):
     def generate(self, ids: Tensor, count: int, mask: Tensor | None = None) -> Tensor:
         """Token numbers (n, tokens + count), the most likely token each time; padding is on the left."""
 
-    def sample(self, ids: Tensor, count: int, generator: Any, end: int | None = None) -> Tensor:
+    def sample(self, ids: Tensor, count: int, generator: Any, end: int | Sequence[int] | None = None) -> Tensor:
         """Token numbers (n, tokens + count) of texts that the model makes up, drawn by its own probabilities.
 
         Args:
             ids: (n, tokens) beginnings without padding.
             count: tokens to draw.
             generator: a CPU generator; None takes the most likely token each time.
-            end: a token behind which nothing but itself is said, None if there is none.
+            end: tokens behind which nothing is said, one or several (`turns.ends_of`), None if there is none; rows are
+                filled up with the first.
 
         Raises:
             Unsupported: this host cannot draw texts.

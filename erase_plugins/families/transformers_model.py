@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
@@ -207,10 +207,11 @@ class HostedCausalLM(HostedModel, CausalLM):
         return ids
 
     @torch.no_grad()
-    def sample(self, ids: Tensor, count: int, generator: Any, end: int | None = None) -> Tensor:
+    def sample(self, ids: Tensor, count: int, generator: Any, end: int | Sequence[int] | None = None) -> Tensor:
         ids = ids.to(self.device)
+        ends = ids.new_tensor([] if end is None else [end] if isinstance(end, int) else list(end))
         begun = self._shared(ids, None, ids.shape[1] - 1) or self.begin(ids[:, :0])
-        whole = ids.new_full((len(ids), ids.shape[1] + count), 0 if end is None else end)
+        whole = ids.new_full((len(ids), ids.shape[1] + count), int(ends[0]) if len(ends) else 0)
         live = torch.arange(len(ids), device=self.device)
         for _ in range(count):
             logits = self._ask(ids, None, 1, begun).logits[:, -1]
@@ -220,7 +221,7 @@ class HostedCausalLM(HostedModel, CausalLM):
             )  # fmt: skip
             ids = torch.cat([ids, drawn.to(self.device)], dim=1)
             whole[live, : ids.shape[1]] = ids
-            going = (ids[:, -1] != end).nonzero()[:, 0] if end is not None else live
+            going = (~torch.isin(ids[:, -1], ends)).nonzero()[:, 0]
             if not len(going):
                 break
             if len(going) < len(live):  # what is at its end is read no more

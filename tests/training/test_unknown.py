@@ -84,7 +84,7 @@ def test_parts_of_a_text_by_hand():
         [_, _, _, _, 8, _, _, _], [_, _, 6, _, _, _, _, _], [_, _, _, _, _, 5, 2, _], [_, 6, _, 4, 2, _, _, _],
     ]  # fmt: skip
     # the end of a text is never new
-    assert parted(texts, 2).labels.tolist() == [
+    assert parted(texts, (2,)).labels.tolist() == [
         [_, _, _, _, 8, _, 2, _], [_, _, 6, _, 2, _, _, _], [_, _, _, _, _, 5, _, _], [_, 6, _, 4, _, _, _, _],
     ]  # fmt: skip
 
@@ -198,7 +198,7 @@ def test_the_bound_is_the_cost_of_the_stranger_or_what_a_text_cost_already(folde
 
     def cost(pair: Pair, new: bool) -> float:
         part = encoded(model, tokenizer, [pair], 64)
-        one = parted(part, tokenizer.eos_token_id)[torch.tensor([1 if new else 0])]
+        one = parted(part, (tokenizer.eos_token_id,))[torch.tensor([1 if new else 0])]
         with torch.no_grad():
             logits = model.language.logits(part.ids, part.mask).log_softmax(-1)
         there = one.labels[0, 1:] != IGNORED

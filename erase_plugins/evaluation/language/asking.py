@@ -11,6 +11,7 @@ from torch import Tensor
 
 from erase_plugins.families.scores import cost_of, scores_of
 from erase_plugins.families.texts import Pair, encoded
+from erase_plugins.families.turns import before_end, ends_of
 
 #: sequences at a time
 BATCH = 64
@@ -71,15 +72,14 @@ def continued(
         generator: draws tokens by their probability; None takes the most likely one.
     """
     given = [list(tokenizer(text)["input_ids"]) for text in prompts]
-    said, end = [""] * len(given), tokenizer.eos_token_id
+    said, ends = [""] * len(given), ends_of(tokenizer)
     groups: dict[int, list[int]] = {}
     for row, numbers in enumerate(given):  # of one length, so that no position is shifted by padding
         groups.setdefault(len(numbers), []).append(row)
     for width, rows in sorted(groups.items()):
         for start in range(0, len(rows), BATCH):
             part = rows[start : start + BATCH]
-            ids = model.language.sample(torch.tensor([given[row] for row in part]), count, generator, end)
+            ids = model.language.sample(torch.tensor([given[row] for row in part]), count, generator, ends)
             for row, numbers in zip(part, ids[:, width:].tolist(), strict=True):
-                cut = numbers[: numbers.index(end)] if end in numbers else numbers
-                said[row] = str(tokenizer.decode(cut, skip_special_tokens=True)).strip()
+                said[row] = str(tokenizer.decode(before_end(numbers, ends), skip_special_tokens=True)).strip()
     return said
