@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from erase_plugins.families.scores import cost_of, scores_of
-from erase_plugins.families.texts import Pair, encoded
+from erase_plugins.families.texts import Pair, encoded, numbers_of
 from erase_plugins.families.turns import before_end, ends_of
 
 #: sequences at a time
@@ -61,17 +61,20 @@ def _cost_and_hit(scores: Tensor, wanted: Tensor) -> Tensor:
 
 @torch.no_grad()
 def continued(
-    model: Any, tokenizer: Any, prompts: Sequence[str], count: int, generator: torch.Generator | None = None
+    model: Any, tokenizer: Any, prompts: Sequence[str | Pair], count: int, generator: torch.Generator | None = None
 ) -> list[str]:
     """What the model says next, up to its end and to ``count`` tokens.
 
     Args:
         model, tokenizer: whom to ask.
-        prompts: texts as they are, with the token that begins a text put before them.
+        prompts: questions (`probes.asked`), or texts as they are, with the token that begins a text before them.
         count: tokens at most.
         generator: draws tokens by their probability; None takes the most likely one.
     """
-    given = [list(tokenizer(text)["input_ids"]) for text in prompts]
+    given = [
+        list(tokenizer(item)["input_ids"]) if isinstance(item, str) else numbers_of(tokenizer, item)[0]
+        for item in prompts
+    ]
     said, ends = [""] * len(given), ends_of(tokenizer)
     groups: dict[int, list[int]] = {}
     for row, numbers in enumerate(given):  # of one length, so that no position is shifted by padding

@@ -118,7 +118,7 @@ def _rwku(model: Any, tokenizer: Any, facts: Sequence[Fact], found: Measured) ->
     """
     ways = {
         "paraphrase": [asked(str(fact.other["question"])) for fact in facts],
-        "prefix": [f"{asked(fact.question)} {fact.beginning}".rstrip() for fact in facts],
+        "prefix": [asked(fact.question, begun=fact.beginning) for fact in facts],
         "cloze": [fact.beginning or asked(fact.question) for fact in facts],
         "cue": [asked(fact.question, fact.cue) for fact in facts],
     }
