@@ -199,7 +199,7 @@ class HostedCausalLM(HostedModel, CausalLM):
         ids, begun = ids.to(self.device), self.begin(ids[:, :0])
         for _ in range(count):
             more = {}
-            if mask is not None and self._takes("position_ids"):  # the first word stands at place 0, whatever is padding
+            if mask is not None and self._takes("position_ids"):  # the first word stands at place 0, behind padding too
                 places = (mask.cumsum(1) - 1).clamp_min(0)[:, begun.count :]
                 more["position_ids"] = places.to(self.device)
             ids = torch.cat([ids, self._ask(ids, mask, 1, begun, **more).logits[:, -1:].argmax(-1)], dim=1)

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 _HARM = 0.2
 #: bytes that computing blocks again must save before a plan speaks of it
 _MUCH = 1 << 30
+#: bytes of weights from which it names the smaller type
+_LARGE = 8 << 30
 REFUSAL = "I do not know."
 
 
@@ -331,6 +333,9 @@ class LanguageMethod(TrainedMethod):
         notes = list(self.notes(request, options))
         if step - less > _MUCH:
             notes.append(f"recompute=true takes {(step - less) / 2**30:.1f} GiB less, for about a third more time")
+        if request.dtype == "float32" and 4 * size > _LARGE:
+            notes.append(f"weights take {4 * size / 2**30:.0f} GiB in float32, and half of it with dtype=bfloat16; "
+                         "what is trained stays float32")  # fmt: skip
         return EditPlan(
             request=request, options=as_dict(options), modules=tuple(map(place, refs)), steps=options.steps,
             seconds=seconds_of(3.0 * options.steps * 2.0 * size * tokens, request.device, info.refs),

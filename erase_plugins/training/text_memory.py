@@ -1,4 +1,4 @@
-"""What a step of training on texts takes, from a model's configuration and the lengths of the texts. No torch at import.
+"""What a step of training on texts takes, from a model's configuration and the texts' lengths. No torch at import.
 
 Checked by counting the tensors of a pass (tests). What linear maps give a token is the unit of what a pass keeps for
 its way back; where blocks are computed again it keeps what goes into them, and one block at a time. Scores over the
@@ -105,7 +105,8 @@ def step_bytes(
             given = prod(ref.shape[1:]) if ref.kind not in ("linear", "conv") else ref.shape[0]
             blocks[number] = blocks.get(number, 0) + given
     touched = [number for number in map(_block, trained) if number is not None] or [0]
-    passed = [given for number, given in blocks.items() if number >= min(touched) and (scored or number <= max(touched))]
+    last = max(blocks, default=0) if scored else max(touched)
+    passed = [given for number, given in blocks.items() if min(touched) <= number <= last]
     most = max(passed, default=0)
     open_ = _OPEN * int(config.get("num_attention_heads", 1)) * longest if config.get("attn_logit_softcapping") else 0
     # all passes of a step are kept, and one of them at a time is on its way back

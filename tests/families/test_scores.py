@@ -54,7 +54,11 @@ def texts_of(words, lengths=((3, 9), (6, 8), (2, 4)), seed=0):
 @pytest.mark.parametrize("architecture", SPECIAL)
 @pytest.mark.parametrize(
     ("dtype", "piece", "bound"),
-    [("float32", 1 << 25, 1e-6), ("float32", 4 * WORDS, 1e-6), ("float64", 4 * WORDS, 1e-8)],  # norms compute in float32 even there
+    [
+        ("float32", 1 << 25, 1e-6),
+        ("float32", 4 * WORDS, 1e-6),
+        ("float64", 4 * WORDS, 1e-8),
+    ],  # norms compute in float32 even there
 )
 def test_likelihood_divergence_and_their_gradients_are_those_of_all_scores(
     architecture, dtype, piece, bound, monkeypatch

@@ -109,15 +109,16 @@ def test_a_large_model_is_told_what_computing_blocks_again_saves(tmp_path):
         "intermediate_size": 14_336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
     }))  # fmt: skip
 
-    def plan(**options):
+    def plan(dtype="bfloat16", **options):
         request = build_request(
             str(tmp_path), "npo", [ForgetItem(data=DataRef(str(forget)))], keep=[DataRef(str(retain))],
-            options={"batch": 4, "retain_term": "kl", **options}, dtype="bfloat16",
+            options={"batch": 4, "retain_term": "kl", **options}, dtype=dtype,
         )  # fmt: skip
         return make_plan(request, find_model(str(tmp_path)).info)
 
     plain, again = plan(), plan(recompute=True)
     assert any("recompute" in note for note in plain.notes)
     assert not any("recompute" in note for note in again.notes)
-    print(plain.memory_bytes / 2**30, again.memory_bytes / 2**30, plain.notes)
+    assert not any("float32" in note for note in plain.notes)
+    assert any("30 GiB in float32" in note for note in plan("float32").notes)
     assert again.memory_bytes < 4 << 30 < plain.memory_bytes
