@@ -6,8 +6,9 @@ states come from its own ``forward``, with the states in the place of what its b
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -48,12 +49,26 @@ def read_off(whole: nn.Module, body: nn.Module, states: Tensor) -> Tensor:
     def given(*_args: Any, **_more: Any) -> Any:
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states[None])
 
-    before, ids = vars(body).get("forward"), torch.zeros(1, len(states), dtype=torch.long, device=states.device)
-    body.forward = given
-    try:
+    ids = torch.zeros(1, len(states), dtype=torch.long, device=states.device)
+    with ExitStack() as stack:
+        # what somebody has hung on the body has acted on the states already
+        for name, value in (
+            ("forward", given),
+            ("_forward_hooks", OrderedDict()),
+            ("_forward_pre_hooks", OrderedDict()),
+        ):
+            stack.enter_context(_shadowed(body, name, value))
         found: Tensor = whole(input_ids=ids, use_cache=False).logits[0]
-    finally:
-        del body.forward
-        if before is not None:
-            body.forward = before
     return found
+
+
+@contextmanager
+def _shadowed(module: nn.Module, name: str, value: Any) -> Iterator[None]:
+    there, before = name in vars(module), vars(module).get(name)
+    vars(module)[name] = value
+    try:
+        yield
+    finally:
+        del vars(module)[name]
+        if there:
+            vars(module)[name] = before

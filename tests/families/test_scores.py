@@ -97,6 +97,15 @@ def test_a_common_beginning_may_be_read_once():
     assert (whole - once).abs().max() <= 1e-5
 
 
+def test_what_hangs_on_the_body_acts_once():
+    model, texts = model_of("GPT2LMHeadModel"), texts_of(WORDS)
+    body = model.host.transformer
+    body.register_forward_hook(lambda _module, _given, out: type(out)(last_hidden_state=3 * out[0]))
+    wanted = Scores.of(model.language.logits(texts.ids, texts.mask), texts.labels).costs(texts.labels)
+    assert torch.allclose(scores_of(model, texts).costs(texts.labels), wanted, atol=1e-6)
+    assert len(body._forward_hooks) == 1
+
+
 def test_a_model_that_only_gives_scores_is_asked_for_those():
     model, texts = model_of("LlamaForCausalLM"), texts_of(WORDS)
     whole = scores_of(model, texts).costs(texts.labels)
