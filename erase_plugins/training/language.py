@@ -326,8 +326,9 @@ class LanguageMethod(TrainedMethod):
         batches = [batch_of(part, options.batch) for part in sets]
         tokens = sum(sum(length.tokens for length in part) / len(part) * options.batch for part in sets)
         longest = max(length.tokens for part in sets for length in part)
+        scored = self.scored or getattr(options, "retain_term", "") == "nll"
         step, less = (
-            step_bytes(info, refs, batches, longest, dtype=request.dtype, again=again, scored=self.scored)
+            step_bytes(info, refs, batches, longest, dtype=request.dtype, again=again, scored=scored)
             for again in (options.recompute, True)
         )
         notes = list(self.notes(request, options))
