@@ -200,3 +200,15 @@ def test_a_chat_model_is_asked_in_turns_and_others_as_before():
     words = texts.tokenizer()
     cued = asked(question, "Question : Harbin ?\nAnswer : Oakley\n")
     assert words.decode(numbers_of(words, cued)[0]).count("Question :") == 2
+
+
+def test_long_texts_are_seen_some_at_a_time_and_come_back_in_order(model, monkeypatch):
+    from erase_plugins.evaluation.language import asking
+
+    pairs = [Pair(row["question"], row["answer"], "", True) for row in ROWS if row.get("phrasing") == 3][:7]
+    whole = seen(model, model.language.tokenizer, pairs)
+    monkeypatch.setattr(asking, "PLACES", 1)
+    alone = seen(model, model.language.tokenizer, pairs)
+    assert alone.nll == pytest.approx(whole.nll, abs=1e-5)
+    assert [len(row) for row in alone.logprobs] == [len(row) for row in whole.logprobs]
+    assert alone.right == whole.right
