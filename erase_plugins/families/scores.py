@@ -17,8 +17,8 @@ from erase_plugins.families.texts import IGNORED, Texts
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: scores that are there at a time; each float32 copy of them takes 128 MiB
-PIECE = 1 << 25
+#: scores that are there at a time; each float32 copy of them takes 64 MiB
+PIECE = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -134,5 +134,7 @@ def divergence_of(now: Tensor, before: Tensor, temperature: float = 1.0) -> Tens
     """(k,) KL(before || now) of scores (k, words), both divided by the temperature."""
     from torch.nn.functional import kl_div, log_softmax
 
-    first, second = (log_softmax(part.to(now.dtype) / temperature, -1) for part in (now, before))
-    return kl_div(first, second, log_target=True, reduction="none").sum(-1)
+    first, second = (part.to(now.dtype) for part in (now, before))
+    if temperature != 1:  # a division by 1 is a copy too
+        first, second = first / temperature, second / temperature
+    return kl_div(log_softmax(first, -1), log_softmax(second, -1), log_target=True, reduction="none").sum(-1)

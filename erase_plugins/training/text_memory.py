@@ -113,11 +113,11 @@ def step_bytes(
     kept = value * width * (len(passed) + 2) if again else _KEPT[value] * value * sum(passed) + open_ * len(passed)
     back = (_AGAIN if again else _BACK)[value] * value * most + open_
     held, back = sum(length.tokens for length in batches) * kept, max(length.tokens for length in batches) * back
-    if scored:  # as they come (Gemma's soft caps keep one more), three float32 copies of a piece, two of what is kept
+    if scored:  # as they come (Gemma's soft caps keep one more), with float32 copies: two of what is kept, else six
         sizes = [int(config.get("vocab_size", 0)) * length.counted for length in batches]
         come = value * (2 if config.get("final_logit_softcapping") else 1)
         held += sum((8 + come) * size for size in sizes if size <= PIECE)
-        back = max(back, (12 + come) * min(max(sizes), PIECE))
+        back = max(back, *((12 + come) * size if size <= PIECE else (24 + come) * PIECE for size in sizes))
     return int(held + back)
 
 

@@ -14,9 +14,10 @@ from erase_plugins.api import build_request
 from erase_plugins.data import DataRef
 from erase_plugins.engine.adapters import Adapters
 from erase_plugins.engine.fact_editing import block_of
+from erase_plugins.families import scores
 from erase_plugins.families.scores import scores_of
 from erase_plugins.families.texts import encoded, pairs_of, tokenizer_of
-from erase_plugins.training import Asked
+from erase_plugins.training import Asked, text_memory
 from erase_plugins.training.language import divergence
 from erase_plugins.training.recomputing import recomputed
 from erase_plugins.training.text_memory import Length, batch_of, lengths_of, step_bytes
@@ -35,8 +36,12 @@ WIDE = {
 @pytest.mark.parametrize("again", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("architecture", ["LlamaForCausalLM", "Gemma2ForCausalLM"])
-@pytest.mark.parametrize(("words", "first"), [(64, 1), (16_384, 80)])
-def test_what_is_counted_of_a_step_is_what_the_estimate_says(architecture, dtype, again, words, first):
+@pytest.mark.parametrize(("words", "first", "piece"), [(64, 1, 1 << 24), (16_384, 80, 1 << 24), (65_536, 80, 1 << 20)])
+def test_what_is_counted_of_a_step_is_what_the_estimate_says(
+    architecture, dtype, again, words, first, piece, monkeypatch
+):
+    for module in (scores, text_memory):
+        monkeypatch.setattr(module, "PIECE", piece)
     cls = getattr(transformers, architecture)
     host = cls(cls.config_class(**WIDE, vocab_size=words)).eval().to(getattr(torch, dtype))
     host.config.architectures = [architecture]
