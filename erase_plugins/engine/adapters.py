@@ -209,23 +209,29 @@ class _WeightSlot(Slot):
 
 
 class _Side(torch.autograd.Function):
-    """out + scale x A^T B^T in one node: on small models the nodes of its products cost more than the products."""
+    """out + scale x A^T B^T in one node: on small models the nodes of its products cost more than the products.
+
+    The products have the precision of the factors. Of ``x`` nothing is kept but itself, which the model keeps too: in a
+    float32 copy for every change of a large model it would be most of what training takes.
+    """
 
     @staticmethod
     def forward(ctx: Any, out: Tensor, x: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
-        inner = x.reshape(-1, x.shape[-1]) @ down.t()
+        inner = x.reshape(-1, x.shape[-1]).to(down.dtype) @ down.t()
         ctx.save_for_backward(x, inner, down, up)
         ctx.scale = scale
+        if out.dtype != down.dtype:
+            return out + ((inner @ up.t()) * scale).to(out.dtype).view(out.shape)
         return torch.addmm(out.reshape(-1, out.shape[-1]), inner, up.t(), alpha=scale).view(out.shape)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, inner, down, up = ctx.saved_tensors
-        rows, flat = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
+        rows, flat = x.reshape(-1, x.shape[-1]).to(down.dtype), grad.reshape(-1, grad.shape[-1]).to(up.dtype)
         if torch.is_grad_enabled():  # a gradient of this gradient is wanted
             inner = rows @ down.t()
         back = (flat @ up) * ctx.scale
-        to_x = (back @ down).view(x.shape) if ctx.needs_input_grad[1] else None
+        to_x = (back @ down).to(x.dtype).view(x.shape) if ctx.needs_input_grad[1] else None
         return grad, to_x, back.t() @ rows, (flat.t() @ inner) * ctx.scale, None
 
 
@@ -263,12 +269,12 @@ class LoraSlot(_WeightSlot):
         return {self.ref.weight: change.transposed() if self.ref.kind == TRANSPOSED else change}
 
     def changed(self, original: Any, x: Tensor, *args: Any) -> Tensor:
-        out = original(x, *args)
-        wide = x if torch.is_autocast_enabled(x.device.type) else x.to(self.A.dtype)
-        one = {out.dtype, wide.dtype, self.A.dtype, self.B.dtype}
-        if len(one) == 1 and not isinstance(self.module, nn.Conv2d):
-            found: Tensor = _Side.apply(out, wide, self.A, self.B, self.scale)
+        out, mixed = original(x, *args), torch.is_autocast_enabled(x.device.type)
+        one = {out.dtype, x.dtype, self.A.dtype, self.B.dtype}
+        if not isinstance(self.module, nn.Conv2d) and (len(one) == 1 or not mixed):
+            found: Tensor = _Side.apply(out, x, self.A, self.B, self.scale)
             return found
+        wide = x if mixed else x.to(self.A.dtype)
         inner = self.convolve(wide, self.A)
         if isinstance(self.module, nn.Conv2d):
             side = functional.conv2d(inner, self.B)

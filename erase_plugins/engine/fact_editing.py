@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.model import Model, ModuleRef
-from erase_plugins.families.texts import IGNORED, Fact, Texts, scores
+from erase_plugins.families.scores import Scores
+from erase_plugins.families.texts import IGNORED, Fact, Texts
+from erase_plugins.families.turns import before_end, ends_of
 
 #: texts of a pass
 _BATCH = 16
@@ -185,13 +188,12 @@ def continued(model: Model, facts: Sequence[Fact], count: int) -> list[Tensor]:
     """(tokens,) beginning, prompt and what the model goes on with, most likely token first, up to the text's end."""
     found: list[Any] = [None] * len(facts)
     fronts = [(*fact.start, *fact.prompt) for fact in facts]
-    end = model.language.tokenizer.eos_token_id
+    ends = ends_of(model.language.tokenizer)
     for length in sorted({len(front) for front in fronts}):  # no padding, which a model without a mask would read
         numbers = [number for number, front in enumerate(fronts) if len(front) == length]
         ids = torch.tensor([fronts[number] for number in numbers])
-        for number, row in zip(numbers, model.language.sample(ids, count, None, end).cpu(), strict=True):
-            ends = (row[length:] == end).nonzero()[:, 0] if end is not None else row[:0]
-            found[number] = row[: length + int(ends[0])] if len(ends) else row
+        for number, row in zip(numbers, model.language.sample(ids, count, None, ends).cpu(), strict=True):
+            found[number] = row[: length + len(before_end(row[length:].tolist(), ends))]
     return found
 
 
@@ -298,33 +300,31 @@ def find_values(
     length, width = length[first].norm(dim=1).to(device), length.shape[1]
     delta = torch.zeros((count, width), device=device, requires_grad=True)
 
-    def asking(part: Rows, first: int) -> Callable[[Tensor], Tensor]:
-        """Gives logits of some rows, from a place on, with the changes added."""
+    def asking(part: Rows, counted: Tensor) -> Callable[[Tensor], Scores]:
+        """Gives scores behind the counted tokens (n, tokens) of some rows, with the changes added."""
         with torch.no_grad():
             (out,) = seen(model, [block], part.ids, part.mask, into=False)
         same = int(part.last.min())  # nothing changes in front of the first subject
         fixed, owner = _tensor(out).detach()[:, same:], part.owner.to(device)
         begun = model.language.begin(part.ids[:, :same])
 
-        def asked(some: Tensor) -> Tensor:
+        def asked(some: Tensor) -> Scores:
             places = torch.arange(len(some), device=device), part.last.to(device)[some] - same
 
             def changed() -> Tensor:
                 return fixed[some].index_put(places, delta[owner[some]].to(fixed.dtype), accumulate=True)
 
             rows = some.to(part.ids.device)
+            wanted = counted[rows]
             with _from_here(model, block, out, changed):
-                logits = model.language.logits(part.ids[rows], part.mask[rows], first, begun.of(some))
-            return logits if logits.element_size() > 4 else logits.float()
+                states = model.language.states(part.ids[rows], part.mask[rows], wanted, same, begun.of(some))
+            return Scores(states, model.language.scored, wanted[:, :-1].to(device), model.language.words)
 
         return asked
 
     labels, mine = rows.labels.to(device), rows.owner.to(device)
-    front = int((rows.labels != IGNORED).int().argmax(1).min()) - 1
-    said = asking(rows, front)
-    ends = essence.last.to(device)
-    begun = asking(essence, int(ends.min()))  # apart: these are much shorter
-    ends = ends - ends.min()
+    said = asking(rows, pad(rows.labels[:, 1:] != IGNORED, (0, 1)))
+    begun = asking(essence, torch.arange(essence.ids.shape[1])[None] == essence.last[:, None])  # apart: much shorter
     optimizer, before = torch.optim.Adam([delta], how.lr), None
     loss, going = torch.zeros(count, device=device), torch.ones(count, device=device).bool()
     frozen = [(part, part.requires_grad) for part in model.own_parameters()]
@@ -334,13 +334,13 @@ def find_values(
         for number in range(how.steps):
             live = going.nonzero()[:, 0]  # what is done is asked no more
             some = going[mine].nonzero()[:, 0]
-            nll, counts = scores(said(some), labels[some, front:])
-            each = nll.sum(1) / counts
+            answers = said(some)
+            each = answers.costs(labels[some]).sum(1) / answers.there.sum(1)
             mean = torch.zeros(count, device=device, dtype=each.dtype).index_add(0, mine[some], each)
             mean = (mean / mine.bincount(minlength=count))[live]
-            now = begun(live)[torch.arange(len(live), device=device), ends[live]].log_softmax(-1)
-            before = now.detach() if before is None else before
-            held = how.kl * (now.exp() * (now - before[live])).sum(-1)
+            now = begun(live)
+            before = replace(now, states=now.states.detach()) if before is None else before
+            held = how.kl * now.each(_reverse, replace(before, states=before.states[live]))
             total = mean + held + how.decay * delta[live].norm(dim=1) / length[live] ** 2
             loss[live] = mean.detach().float()
             if not bool(torch.isfinite(total).all()):
@@ -361,3 +361,9 @@ def find_values(
         for part, wanted in frozen:
             part.requires_grad_(wanted)
     return delta.detach().cpu().double(), loss.cpu().double()
+
+
+def _reverse(now: Tensor, before: Tensor) -> Tensor:
+    """(k,) KL(now || before) of scores (k, words)."""
+    first, second = now.log_softmax(-1), before.log_softmax(-1)
+    return (first.exp() * (first - second)).sum(-1)

@@ -18,6 +18,7 @@ from erase_plugins.errors import RequestError
 from erase_plugins.evaluation.context import Progress
 from erase_plugins.evaluation.draw import draw
 from erase_plugins.families.target import Conditioning
+from erase_plugins.families.turns import before_end, ends_of
 from erase_plugins.runtime.apply import all_of, apply_to
 
 _BASE_CACHE: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
@@ -123,7 +124,9 @@ class Subject:
         tokenizer.padding_side, tokenizer.pad_token = "left", tokenizer.pad_token or tokenizer.eos_token
         given = tokenizer(list(prompts), return_tensors="pt", padding=True)
         found = model.generate(given["input_ids"], self.steps, given["attention_mask"])
-        return tokenizer.batch_decode(found[:, given["input_ids"].shape[1] :], skip_special_tokens=True)
+        said, ends = found[:, given["input_ids"].shape[1] :].tolist(), ends_of(tokenizer)
+        # it goes on behind its end
+        return tokenizer.batch_decode([before_end(row, ends) for row in said], skip_special_tokens=True)
 
     @contextmanager
     def edited(self, strength: float | None = None) -> Iterator[None]:

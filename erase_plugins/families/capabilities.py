@@ -297,6 +297,20 @@ class CausalLM(ABC):
             begun: what `begin` gave for the same rows, at most ``first`` tokens of them; used up by this.
         """
 
+    def states(self, ids: Tensor, mask: Tensor | None, counted: Tensor, first: int = 0, begun: Any = None) -> Tensor:
+        """What `scored` reads scores off, (m, ...): a row for every token that counts, with gradients.
+
+        Args:
+            ids, mask, begun: as in `logits`.
+            counted: (n, tokens) true for tokens behind which scores are wanted; none in front of ``first``.
+            first: as in `logits`.
+        """
+        return self.logits(ids, mask, first, begun)[counted[:, first:]]
+
+    def scored(self, states: Tensor) -> Tensor:
+        """Scores (m, words) as `logits` gives them, of rows of `states`, with gradients."""
+        return states
+
     def begin(self, ids: Tensor) -> Any:
         """Reads beginnings (n, tokens) without padding, so that `logits` need not; its ``of(rows)`` is a copy of some.
 
@@ -321,14 +335,15 @@ class CausalLM(ABC):
     def generate(self, ids: Tensor, count: int, mask: Tensor | None = None) -> Tensor:
         """Token numbers (n, tokens + count), the most likely token each time; padding is on the left."""
 
-    def sample(self, ids: Tensor, count: int, generator: Any, end: int | None = None) -> Tensor:
+    def sample(self, ids: Tensor, count: int, generator: Any, end: int | Sequence[int] | None = None) -> Tensor:
         """Token numbers (n, tokens + count) of texts that the model makes up, drawn by its own probabilities.
 
         Args:
             ids: (n, tokens) beginnings without padding.
             count: tokens to draw.
             generator: a CPU generator; None takes the most likely token each time.
-            end: a token behind which nothing but itself is said, None if there is none.
+            end: tokens behind which nothing is said, one or several (`turns.ends_of`), None if there is none; rows are
+                filled up with the first.
 
         Raises:
             Unsupported: this host cannot draw texts.

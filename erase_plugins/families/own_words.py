@@ -16,7 +16,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError, Unsupported
-from erase_plugins.families.texts import IGNORED, Pair, encoded, numbers_of, scores, tokenizer_of
+from erase_plugins.families.scores import scores_of
+from erase_plugins.families.texts import IGNORED, Pair, encoded, numbers_of, tokenizer_of
+from erase_plugins.families.turns import before_end, ends_of
 from erase_plugins.families.wordings import Wording
 from erase_plugins.plain_text import whole_words
 
@@ -86,13 +88,15 @@ def said(model: Any, pairs: Sequence[Pair], generator: Any) -> list[Pair]:
     import torch
 
     tokenizer = tokenizer_of(model)
+    ends = ends_of(tokenizer)
     fronts, found = [numbers_of(tokenizer, pair)[0] for pair in pairs], []
     for length in sorted({len(front) for front in fronts}):  # no padding, which a model without a mask would read
         places = [place for place, front in enumerate(fronts) if len(front) == length]
         ids = torch.tensor([fronts[place] for place in places])
-        drawn = model.language.sample(ids, _LONG, generator, tokenizer.eos_token_id).cpu()[:, length:]
+        drawn = model.language.sample(ids, _LONG, generator, ends).cpu()[:, length:]
         for place, row in zip(places, drawn, strict=True):
-            text, chat = tokenizer.decode(row, skip_special_tokens=True), getattr(tokenizer, "chat_template", None)
+            row, chat = before_end(row.tolist(), ends), getattr(tokenizer, "chat_template", None)
+            text = tokenizer.decode(row, skip_special_tokens=True)
             text = text if chat or text[:1].isspace() else f" {text}"  # as it is read again
             found.append(_cut(replace(pairs[place], completion=text)))
     return [pair for pair in found if pair.completion.strip()]
@@ -106,7 +110,7 @@ def _ordinary(model: Any, generator: Any, openers: Sequence[str]) -> list[Pair]:
     for opener in openers:
         begun, opened = numbers_of(tokenizer, Pair("", opener, "", ends=False))
         ids = torch.tensor([[*begun, *opened]] * _TEXTS)
-        drawn = model.language.sample(ids, _TOKENS, generator, tokenizer.eos_token_id).cpu()[:, len(begun) :]
+        drawn = model.language.sample(ids, _TOKENS, generator, ends_of(tokenizer)).cpu()[:, len(begun) :]
         found += [Pair("", tokenizer.decode(row, skip_special_tokens=True), "", ends=False) for row in drawn]
     return found
 
@@ -139,7 +143,7 @@ def _costs(model: Any, pairs: Sequence[Pair]) -> list[Tensor]:
     with torch.no_grad():
         for rows in order.split(_BATCH):
             part = texts[rows]
-            cost, _ = scores(model.language.logits(part.ids, part.mask).float(), part.labels)
+            cost = scores_of(model, part).costs(part.labels)
             found += [row[there].cpu() for row, there in zip(cost, part.labels[:, 1:] != IGNORED, strict=True)]
     return [found[int(place)] for place in order.argsort()]
 

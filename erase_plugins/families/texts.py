@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.families.turns import around, plain, split
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -221,9 +222,9 @@ def tokenizer_of(model: Model) -> Any:
 def encoded(model: Model, tokenizer: Any, pairs: Sequence[Pair], longest: int) -> Texts:
     """Pairs as token numbers, on the device of the model.
 
-    The prompt and what follows are tokenised apart, so that no token spans both. With a chat template the prompt is
-    what the user says and the completion what the assistant says, up to the end of its turn; otherwise a completion
-    begins with a space and ends with the token for the end, if the tokenizer has one. A pair that goes on has no end.
+    No token spans the prompt and what follows. With a chat template the prompt is what the user says and the completion
+    what the assistant says, up to the end of its turn; otherwise a completion begins with a space and ends with the
+    token for the end, if the tokenizer has one. A pair that goes on has no end.
 
     Args:
         model, tokenizer: whose numbers.
@@ -262,11 +263,7 @@ def encoded(model: Model, tokenizer: Any, pairs: Sequence[Pair], longest: int) -
 def numbers_of(tokenizer: Any, pair: Pair) -> tuple[list[int], list[int]]:
     """Token numbers of what a pair asks and of what follows."""
     start, prompt, said = _said(tokenizer, pair)
-    return [*start, *_plain(tokenizer, prompt)], said
-
-
-def _plain(tokenizer: Any, text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return [*start, *plain(tokenizer, prompt)], said
 
 
 def _said(tokenizer: Any, pair: Pair) -> tuple[list[int], str, list[int]]:
@@ -274,19 +271,16 @@ def _said(tokenizer: Any, pair: Pair) -> tuple[list[int], str, list[int]]:
     end = tokenizer.eos_token_id
     last = [end] if pair.ends and end is not None else []
     if getattr(tokenizer, "chat_template", None) and pair.prompt:
+        front, behind = around(tokenizer, pair.prompt)
         said = pair.completion if pair.begun else pair.completion.strip()
-        turns = [{"role": "user", "content": pair.prompt}, {"role": "assistant", "content": pair.begun + said}]
-        asked = tokenizer.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True)
-        front, _, behind = tokenizer.apply_chat_template(turns, tokenize=False).rpartition((pair.begun + said).strip())
-        if not front.startswith(asked):
-            return [], asked + pair.begun, [*_plain(tokenizer, said), *last]
-        # what a template writes in front of an answer, such as an empty thought, is no part of it
-        return [], front + pair.begun, _plain(tokenizer, said + behind.rstrip("\n") if pair.ends else said)
+        prompt, numbers = split(tokenizer, front + pair.begun, said + behind if pair.ends else said)
+        return [], prompt, numbers if behind else [*numbers, *last]
     start = list(tokenizer("")["input_ids"])
     start = start[:-1] if start and start[-1] == end and end != tokenizer.bos_token_id else start
     prompt = PLAIN.format(pair.prompt) if pair.question else pair.prompt
     gap = " " if prompt and not pair.begun and not prompt[-1].isspace() and not pair.completion[0].isspace() else ""
-    return start, prompt + pair.begun, [*_plain(tokenizer, gap + pair.completion), *last]
+    prompt, numbers = split(tokenizer, prompt + pair.begun, gap + pair.completion)
+    return start, prompt, [*numbers, *last]
 
 
 @dataclass(frozen=True)
@@ -343,18 +337,3 @@ def answered(pairs: Sequence[Pair], answer: str) -> list[Pair]:
             f"{bare[0].place} has no prompt that a refusal could answer; give prompt and completion, or use npo"
         )
     return [replace(pair, completion=answer) for pair in pairs]
-
-
-def scores(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Negative log-likelihood (n, tokens - 1) of every label, 0 where none is, and the number of labels (n,).
-
-    Args:
-        logits: (n, tokens, words).
-        labels: (n, tokens).
-    """
-    from torch.nn.functional import cross_entropy
-
-    wanted = labels[:, 1:]
-    there = wanted != IGNORED
-    cost = cross_entropy(logits[:, :-1][there], wanted[there], reduction="none")  # nothing is computed of the others
-    return cost.new_zeros(wanted.shape).masked_scatter(there, cost), there.sum(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from erase_plugins.artifacts.names import canonical
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.capabilities import CLASSIFIER, LANGUAGE, CausalLM, Classifier
+from erase_plugins.families.heads import head_and_body, last_states, read_off
 from erase_plugins.families.hosted import HostedModel
 from erase_plugins.families.source import MODEL
 
@@ -135,6 +136,25 @@ class HostedCausalLM(HostedModel, CausalLM):
         found: Tensor = self._ask(ids, mask, count, begun).logits
         return found[:, found.shape[1] - count :]
 
+    def states(
+        self, ids: Tensor, mask: Tensor | None, counted: Tensor, first: int = 0, begun: _Begun | None = None
+    ) -> Tensor:  # fmt: skip
+        if self._parts is None:
+            return super().states(ids, mask, counted, first, begun)
+        if begun is None and first and not torch.is_grad_enabled():
+            begun = self._shared(ids, mask, first)
+        counted = counted[:, 0 if begun is None else begun.count :]
+        with last_states(self._parts[1], counted) as found:
+            self._ask(ids, mask, 0, begun)
+        return found[0]
+
+    def scored(self, states: Tensor) -> Tensor:
+        return states if self._parts is None else read_off(*self._parts, states)
+
+    @property
+    def _parts(self) -> tuple[nn.Module, nn.Module] | None:
+        return head_and_body(self.network(LANGUAGE))
+
     @torch.no_grad()
     def begin(self, ids: Tensor) -> _Begun:
         from transformers import DynamicCache
@@ -176,17 +196,22 @@ class HostedCausalLM(HostedModel, CausalLM):
 
     @torch.no_grad()
     def generate(self, ids: Tensor, count: int, mask: Tensor | None = None) -> Tensor:
-        ids = ids.to(self.device)
+        ids, begun = ids.to(self.device), self.begin(ids[:, :0])
         for _ in range(count):
-            ids = torch.cat([ids, self.logits(ids, mask)[:, -1:].argmax(-1)], dim=1)
+            more = {}
+            if mask is not None and self._takes("position_ids"):  # the first word stands at place 0, behind padding too
+                places = (mask.cumsum(1) - 1).clamp_min(0)[:, begun.count :]
+                more["position_ids"] = places.to(self.device)
+            ids = torch.cat([ids, self._ask(ids, mask, 1, begun, **more).logits[:, -1:].argmax(-1)], dim=1)
             mask = None if mask is None else torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
         return ids
 
     @torch.no_grad()
-    def sample(self, ids: Tensor, count: int, generator: Any, end: int | None = None) -> Tensor:
+    def sample(self, ids: Tensor, count: int, generator: Any, end: int | Sequence[int] | None = None) -> Tensor:
         ids = ids.to(self.device)
+        ends = ids.new_tensor([] if end is None else [end] if isinstance(end, int) else list(end))
         begun = self._shared(ids, None, ids.shape[1] - 1) or self.begin(ids[:, :0])
-        whole = ids.new_full((len(ids), ids.shape[1] + count), 0 if end is None else end)
+        whole = ids.new_full((len(ids), ids.shape[1] + count), int(ends[0]) if len(ends) else 0)
         live = torch.arange(len(ids), device=self.device)
         for _ in range(count):
             logits = self._ask(ids, None, 1, begun).logits[:, -1]
@@ -196,7 +221,7 @@ class HostedCausalLM(HostedModel, CausalLM):
             )  # fmt: skip
             ids = torch.cat([ids, drawn.to(self.device)], dim=1)
             whole[live, : ids.shape[1]] = ids
-            going = (ids[:, -1] != end).nonzero()[:, 0] if end is not None else live
+            going = (~torch.isin(ids[:, -1], ends)).nonzero()[:, 0]
             if not len(going):
                 break
             if len(going) < len(live):  # what is at its end is read no more

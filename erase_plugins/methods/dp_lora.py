@@ -69,7 +69,7 @@ class DPLora(LearnedMethod):
         run.ctx.start(run.plan.steps)
         run.adapters, secret = self.trainable(run), secret_generator()
         expected = options.rate * len(people.names)
-        with run.adapters:
+        with run.adapters, self.spare(run):
             texts = [self.texts(run, pairs) for pairs in people.pairs]
             parameters = run.adapters.parameters()
             optimizer = make_optimizer(options.optimizer, parameters, options.lr, options.weight_decay)

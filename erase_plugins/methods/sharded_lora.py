@@ -38,6 +38,8 @@ _CITATION = """\
   year = {2021}
 }"""
 _FILE = "erase-plugins-shard-{}.safetensors"
+#: options that no shard depends on
+_OTHER = ("store", "weight", "recompute")
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class ShardedLora(LearnedMethod):
 
         options, steps = run.options, run.plan.steps
         adapters = Adapters(run.target, run.refs, options.rank, options.scale, run.ctx.generator(f"shard:{number}"))
-        with adapters:
+        with adapters, self.spare(run):
             texts, parameters = self.texts(run, list(pairs)), adapters.parameters()
             optimizer = make_optimizer(options.optimizer, parameters, options.lr, options.weight_decay)
             for step in range(steps):
@@ -123,7 +125,7 @@ class ShardedLora(LearnedMethod):
         if folder.exists() and not folder.is_dir():
             raise RequestError(f"store '{folder.name}' is no folder; give one that only you can read")
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        options = {name: value for name, value in as_dict(run.options).items() if name not in ("store", "weight")}
+        options = {name: value for name, value in as_dict(run.options).items() if name not in _OTHER}
         base = {name: part.to_dict() for name, part in run.target.fingerprint().items()}
         rows = [(pair.prompt, pair.completion, pair.question) for pair in pairs]
         facts = [number, options, run.ctx.seed, base, rows]

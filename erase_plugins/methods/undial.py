@@ -14,8 +14,9 @@ code of open-unlearning also averages over prompts and padding.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from erase_plugins.families.scores import Scores
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Asked, LanguageMethod, LanguageOptions, TrainingRun
@@ -39,14 +40,22 @@ class UndialOptions(LanguageOptions):
     beta: float = option(10.0, "by how much the logit of a token to forget is lowered", low=1e-6, high=1e3)
 
 
-def adjusted_cross_entropy(now: Tensor, before: Tensor, labels: Tensor, beta: float) -> Tensor:
-    """Mean over labels (n, tokens) of the cross-entropy to the adjusted former logits (n, tokens, words)."""
-    from torch.nn.functional import cross_entropy, one_hot
+def adjusted_cross_entropy(now: Any, before: Any, labels: Tensor, beta: float) -> Tensor:
+    """Mean over labels (n, tokens) of the cross-entropy to the adjusted former scores.
 
-    rows = labels[:, 1:] >= 0
-    student, teacher = now[:, :-1][rows], before[:, :-1][rows].to(now.dtype)
-    wanted = (teacher - beta * one_hot(labels[:, 1:][rows], now.shape[-1])).softmax(-1)
-    return cross_entropy(student, wanted)
+    Args:
+        now, before: `Scores` for the labels, or logits (n, tokens, words).
+        labels: (n, tokens).
+        beta: see `UndialOptions`.
+    """
+    from torch.nn.functional import cross_entropy
+
+    def each(student: Tensor, teacher: Tensor, wanted: Tensor) -> Tensor:
+        lower = teacher.to(student.dtype).scatter_add(1, wanted[:, None], student.new_full((len(wanted), 1), -beta))
+        return cross_entropy(student, lower.softmax(-1), reduction="none")
+
+    found = Scores.of(now, labels)
+    return found.each(each, Scores.of(before, labels), labels[:, 1:][found.there]).mean()
 
 
 class UNDIAL(LanguageMethod):
@@ -61,7 +70,7 @@ class UNDIAL(LanguageMethod):
 
     def forget_loss(self, run: TrainingRun, forget: Asked, answers: Asked | None) -> Tensor:
         before = self.unchanged(run, forget.texts)
-        return adjusted_cross_entropy(forget.logits, before, forget.texts.labels, run.options.beta)
+        return adjusted_cross_entropy(forget.scores, before, forget.texts.labels, run.options.beta)
 
 
 @hookimpl

@@ -73,10 +73,10 @@ class WHP(LanguageMethod):
         with torch.no_grad():
             for rows in torch.arange(len(labels)).split(options.batch):
                 part = sets.forget[rows]
-                logits = generic(self.unchanged(run, part), ask(run.target, part).logits, options.alpha)
-                counted = part.labels[:, 1:] >= 0
-                found = part.labels.clone()
-                found[:, 1:][counted] = logits[:, :-1].argmax(-1)[counted]
+                reinforced, found = ask(run.target, part).scores, part.labels.clone()
+                found[:, 1:][reinforced.there] = self.unchanged(run, part).each(
+                    lambda before, now: generic(before, now, options.alpha).argmax(-1), reinforced
+                )
                 labels[rows, : found.shape[1]] = found
         adapters.load(start)
         counted = sets.forget.labels >= 0

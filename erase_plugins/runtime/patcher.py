@@ -1,5 +1,7 @@
 """Reversible parameter changes. The original tensor is set aside, never recomputed: undo is exact to the last bit.
 
+On an accelerator that fills up originals go to the processor's memory.
+
 Several edits on one parameter add up; each is kept as its delta, the sum is formed in float32 from the original, the
 smallest strength first, and cast once: what came and went in between leaves no trace, and of edits with different
 strengths it does not matter which came first. An edit that comes in last is added
@@ -23,6 +25,8 @@ LOCK = threading.RLock()
 _PIECE = 1 << 17
 #: edits from which the float32 sum of a parameter of fewer bits is kept for the next one
 _MANY = 3
+#: share of an accelerator's memory that originals leave free: a large model does not fit there twice
+_FREE = 0.25
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -82,6 +86,9 @@ class Record:
         self._summed = order
         self.parameter.data = written
         self._written()
+        if order and crowded(self.original):
+            self.original = self.original.cpu()
+            setattr(self.parameter, ORIGINAL, self.original)
 
     def restore(self) -> None:
         """Puts the original back, on the device and in the type that the parameter has now."""
@@ -146,6 +153,15 @@ class Record:
         """Forgets the original: what is there now is the base for good."""
         if hasattr(self.parameter, ORIGINAL):
             delattr(self.parameter, ORIGINAL)
+
+
+def crowded(tensor: Tensor) -> bool:
+    """Whether less than `_FREE` of the accelerator on which a tensor lies is free."""
+    if tensor.device.type != "cuda":
+        return False
+    free, whole = torch.cuda.mem_get_info(tensor.device)
+    held = torch.cuda.memory_reserved(tensor.device) - torch.cuda.memory_allocated(tensor.device)
+    return free + held < _FREE * whole
 
 
 def _wide(factor: Tensor, like: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.errors import RequestError
+from erase_plugins.errors import EraseError, RequestError
 from erase_plugins.families.capabilities import LANGUAGE
 from erase_plugins.families.facts import asked, named, tells_of_others
 from erase_plugins.families.texts import (
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Edit
     from erase_plugins.engine.context import RunContext
     from erase_plugins.families.base import ModelSpec, ModuleRef, Target
+    from erase_plugins.training.text_memory import Length
 
 _BATCH, _HARM = 16, 0.2
 #: rows of a set whose likelihood is noted
@@ -130,13 +131,14 @@ class FactMethod(ABC):
     def plan(self, request: EraseRequest, info: ModelSpec) -> EditPlan:
         """The plan with its cost, from configuration alone."""
         from erase_plugins.training.plan import place, seconds_of
+        from erase_plugins.training.text_memory import batch_of, step_bytes
 
         request, options = named(request), resolve(self.Options, request.options)
         check_texts(self.id, request, info, answers=True)
         refs, size = self.modules(info, options), sum(math.prod(ref.shape) for ref in info.refs)
         tokens = 3 * options.value_steps * _TOKENS * (2 + options.prefixes) + options.statistics_tokens
         work = 2.0 * size * (tokens + _TOKENS * options.peers * bool(options.protect))
-        width = refs[0].shape[1]
+        width, rows = refs[0].shape[1], self._rows(request, options)
         notes = () if request.retain_data or tells_of_others(request) else (
             "no neighbours are given, and names that the vocabulary lacks are not protected: give texts about others "
             "of the same kind (retain)",
@@ -146,8 +148,22 @@ class FactMethod(ABC):
             seconds=seconds_of(
                 work + len(refs) * 4.0 * max(ref.shape[1] for ref in refs) ** 3, request.device, info.refs
             ),
-            memory_bytes=4 * size + 8 * len(refs) * (3 * width**2 + options.statistics_tokens * width), notes=notes,
+            memory_bytes=8 * len(refs) * (3 * width**2 + options.statistics_tokens * width)
+            + step_bytes(info, refs[-1:], [batch_of(rows, len(rows))], max(row.tokens for row in rows),
+                         dtype=request.dtype, again=False, scored=True),
+            notes=notes,
         )  # fmt: skip
+
+    def _rows(self, request: EraseRequest, options: Any) -> list[Length]:
+        """Lengths of the prompts with their new answers, behind every beginning: a step asks them all at once."""
+        from erase_plugins.training.text_memory import Length, lengths_of
+
+        try:
+            plain = lengths_of(request, self._pairs(request)[1], 10**9)
+        except EraseError:  # the run says so
+            plain = lengths_of(request, (), _TOKENS)
+        longer = [Length(row.tokens + options.prefix_tokens, row.counted) for row in plain]
+        return [*plain, *longer * options.prefixes]
 
     def modules(self, info: ModelSpec, options: Any) -> Sequence[ModuleRef]:
         """The maps to change, in the order of the blocks.

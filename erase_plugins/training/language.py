@@ -13,24 +13,17 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from erase_plugins.engine.optimizers import OPTIMIZERS, check_optimizer
-from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.errors import EraseError, RequestError, Unsupported
 from erase_plugins.families.capabilities import LANGUAGE
 from erase_plugins.families.facts import asked, named, tells_of_others
-from erase_plugins.families.texts import (
-    IGNORED,
-    Pair,
-    Texts,
-    answered,
-    apart,
-    encoded,
-    scores,
-    tokenizer_of,
-)
+from erase_plugins.families.scores import Scores, divergence_of, scores_by_length
+from erase_plugins.families.texts import IGNORED, Pair, Texts, answered, apart, encoded, tokenizer_of
 from erase_plugins.hints import Hint
 from erase_plugins.options import as_dict, option
 from erase_plugins.training.likelihood import likelihoods, note_likelihood, rise_of_retained, tell_likelihood
@@ -46,10 +39,12 @@ if TYPE_CHECKING:
     from erase_plugins.engine.loop import Schedule
     from erase_plugins.families.base import ModelSpec, ModuleRef
 
-#: tokens of a sequence, for the estimate of a plan, which reads no data
-_TOKENS = 64
 #: rise of the retained negative log-likelihood (nat per token) from which a run warns
 _HARM = 0.2
+#: bytes that computing blocks again must save before a plan speaks of it
+_MUCH = 1 << 30
+#: bytes of weights from which it names the smaller type
+_LARGE = 8 << 30
 REFUSAL = "I do not know."
 
 
@@ -65,6 +60,10 @@ class TextOptions(WeightOptions):
     lr: float = option(2e-3, "learning rate", low=0.0, high=10.0)
     weight_decay: float = option(0.01, "decay of what is trained", low=0.0, high=10.0)
     optimizer: str = option("adamw", "optimizer", choices=OPTIMIZERS)
+    recompute: bool = option(
+        False,
+        "gradient checkpointing: blocks are computed again on the way back, which takes less memory and more time",
+    )
     #: adapters and losses are float32 whatever the model is; autocast would round their updates away
     precision: ClassVar[str] = "float32"
 
@@ -103,10 +102,6 @@ class LanguageOptions(TextOptions):
     )  # fmt: skip
     cooldown: float = option(0.3, "last share of the steps in which the rate falls to 0", low=0.0, high=1.0)
     checkpoint_every: int = option(50, "training steps between checkpoints", low=1)
-    recompute: bool = option(
-        False,
-        "gradient checkpointing: blocks are computed again on the way back, which takes less memory and more time",
-    )
 
     def at(self, step: int) -> Self:
         """The options of a step: retaining weighs more as the rate falls, at most ``retain_rise`` times as much."""
@@ -156,27 +151,28 @@ class Asked:
 
     Attributes:
         texts: a batch.
-        given: (m, tokens, words) logits of m sequences, with gradients.
-        rows: (n,) which of those are the logits of the batch; None: all, in their order.
+        given: for the labels of m sequences, with gradients; logits (m, tokens, words) are taken as well.
+        rows: (n,) which of those are the sequences of the batch; None: all, in their order.
         known: (m, tokens - 1) negative log-likelihood of every label of the m sequences; None: not asked yet. The batch
             may count fewer of the same labels.
     """
 
     texts: Texts
-    given: Tensor
+    given: Scores | Tensor
     rows: Tensor | None = None
     known: Tensor | None = None
 
     @property
-    def logits(self) -> Tensor:
-        """(n, tokens, words), with gradients."""
-        return self.given if self.rows is None else self.given[self.rows, : self.texts.ids.shape[1]]
+    def scores(self) -> Scores:
+        """For the labels of the batch."""
+        found = Scores.of(self.given, self.texts.labels)
+        return found if self.rows is None else found.at(self.rows, self.texts.labels)
 
     @cached_property
     def costs(self) -> Tensor:
         """(n, tokens - 1) negative log-likelihood of every label, 0 where none is."""
         if self.known is None or self.rows is None:
-            return scores(self.logits, self.texts.labels)[0]
+            return self.scores.costs(self.texts.labels)
         wanted = self.texts.labels[:, 1:]
         return self.known[self.rows, : wanted.shape[1]].masked_fill(wanted == IGNORED, 0.0)
 
@@ -204,7 +200,8 @@ class Asked:
     def labelled(self, texts: Texts, rows: Tensor) -> Asked:
         """The same sequences, some of them or some more than once, with fewer of their labels."""
         known = self.costs if self.rows is None or self.known is None else self.known
-        return Asked(texts, self.given, rows if self.rows is None else self.rows[rows], known)
+        given = Scores.of(self.given, self.texts.labels)
+        return Asked(texts, given, rows if self.rows is None else self.rows[rows], known)
 
     def part(self, rows: Tensor) -> Asked:
         """Some of the sequences."""
@@ -217,17 +214,14 @@ class Asked:
         return self.nll - self.texts.before
 
 
-def divergence(now: Tensor, before: Tensor, labels: Tensor, temperature: float = 1.0) -> Tensor:
-    """Mean KL(before || now) over the positions that predict a label; all (n, tokens, words) logits.
+def divergence(now: Any, before: Any, labels: Tensor, temperature: float = 1.0) -> Tensor:
+    """Mean KL(before || now) over the positions that predict a label; `Scores`, or logits (n, tokens, words).
 
     With a temperature T the logits are divided by it and the divergence is multiplied by T^2, which keeps gradients as
     large (Hinton et al., 2015, arXiv 1503.02531).
     """
-    from torch.nn.functional import kl_div, log_softmax
-
-    rows = labels[:, 1:] != IGNORED
-    first, second = (log_softmax(part[:, :-1][rows].to(now.dtype) / temperature, -1) for part in (now, before))
-    return temperature**2 * kl_div(first, second, log_target=True, reduction="batchmean")
+    each = partial(divergence_of, temperature=temperature)
+    return temperature**2 * Scores.of(now, labels).each(each, Scores.of(before, labels)).mean()
 
 
 def preference(rise: Tensor, beta: float) -> Tensor:
@@ -238,20 +232,8 @@ def preference(rise: Tensor, beta: float) -> Tensor:
 
 
 def ask(target: Any, texts: Texts) -> Asked:
-    """What a model says of texts, in float32 at least.
-
-    Texts of at most half the longest one's length are asked by themselves, without all its padding.
-    """
-    lengths = texts.mask.sum(1)
-    short = 2 * lengths <= lengths.max()
-    if not bool(short.any()):
-        logits = target.language.logits(texts.ids, texts.mask)
-        return Asked(texts, logits if logits.element_size() > 4 else logits.float())
-    parts = [(rows, ask(target, texts[rows]).logits) for rows in (short.nonzero()[:, 0], (~short).nonzero()[:, 0])]
-    whole = parts[0][1].new_zeros((*texts.ids.shape, parts[0][1].shape[-1]))
-    for rows, logits in parts:
-        whole[rows, : logits.shape[1]] = logits
-    return Asked(texts, whole)
+    """What a model says of texts, in float32 at least."""
+    return Asked(texts, scores_by_length(target, texts))
 
 
 def check_texts(method: str, request: EraseRequest, info: ModelSpec, answers: bool) -> None:
@@ -307,6 +289,8 @@ class LanguageMethod(TrainedMethod):
     compares = False
     #: whether something is said in place of what is forgotten
     answers = False
+    #: whether its loss is one of what the model says, so that passes go to its end
+    scored: ClassVar[bool] = True
     Options: type = LanguageOptions
     work_files: ClassVar[tuple[str, ...]] = ()
     contract_options: ClassVar[dict[str, Any]] = {"steps": 3, "checkpoint_every": 1}
@@ -331,34 +315,58 @@ class LanguageMethod(TrainedMethod):
     def plan(self, request: EraseRequest, info: ModelSpec) -> EditPlan:
         """The plan with its cost, from configuration alone."""
         from erase_plugins.training.plan import place, seconds_of, trainable, trained_bytes
+        from erase_plugins.training.text_memory import batch_of, lengths_of, step_bytes
 
         request = named(request)
         options = self.resolved(request, info)  # type: ignore[arg-type]  # a language model has no latents
         check_optimizer(options.optimizer, request.device)
         refs = self.modules(info, options)
         values, size = trainable(refs, options.lora_rank), sum(math.prod(ref.shape) for ref in info.refs)
-        sets, tokens = 1 + (options.retain_weight > 0) + self.answers, min(_TOKENS, options.max_tokens)
-        each = 2.0 * size * tokens * options.batch * sets
-        words = int(info.configs[info.components(LANGUAGE)[0]].get("vocab_size", 0))
+        sets = [lengths_of(request, part, options.max_tokens) for part in self.read(request, options)]
+        batches = [batch_of(part, options.batch) for part in sets]
+        tokens = sum(sum(length.tokens for length in part) / len(part) * options.batch for part in sets)
+        longest = max(length.tokens for part in sets for length in part)
+        scored = self.scored or getattr(options, "retain_term", "") == "nll"
+        step, less = (
+            step_bytes(info, refs, batches, longest, dtype=request.dtype, again=again, scored=scored)
+            for again in (options.recompute, True)
+        )
+        notes = list(self.notes(request, options))
+        if step - less > _MUCH:
+            notes.append(f"recompute=true takes {(step - less) / 2**30:.1f} GiB less, for about a third more time")
+        if request.dtype == "float32" and 4 * size > _LARGE:
+            notes.append(f"weights take {4 * size / 2**30:.0f} GiB in float32, and half of it with dtype=bfloat16; "
+                         "what is trained stays float32")  # fmt: skip
         return EditPlan(
             request=request, options=as_dict(options), modules=tuple(map(place, refs)), steps=options.steps,
-            seconds=seconds_of(3.0 * options.steps * each, request.device, info.refs),
-            memory_bytes=trained_bytes(values, options.optimizer)
-            + int(12 * options.batch * sets * tokens * (words + 4 * math.sqrt(size))),
-            file_bytes=4 * values, notes=tuple(self.notes(request, options)),
+            seconds=seconds_of(3.0 * options.steps * 2.0 * size * tokens, request.device, info.refs),
+            memory_bytes=trained_bytes(values, options.optimizer) + step,
+            file_bytes=4 * values, notes=tuple(notes),
         )  # fmt: skip
+
+    def read(self, request: EraseRequest, options: Any) -> list[list[Pair]]:
+        """The sets of texts that go through the model in every step."""
+        try:
+            forget, kept = asked(request)
+            answers = [answered(forget, REFUSAL)] * self.answers
+        except EraseError:  # the run says so; a plan may be made before there are data
+            forget, kept, answers = [], [], [[]] * self.answers
+        return [forget, *[kept] * (options.retain_weight > 0), *answers]
+
+    def spare(self, run: TrainingRun) -> AbstractContextManager[None]:
+        """Inside, blocks are computed again on the way back where that is asked for."""
+        from erase_plugins.engine.fact_editing import block_of
+        from erase_plugins.training.recomputing import recomputed
+
+        refs = run.target.info.modules("mlp_out") if run.options.recompute else ()
+        return recomputed([block_of(run.target, ref) for ref in refs])
 
     def retain(self, run: TrainingRun) -> None:
         """Nothing of a teacher is stored: what is retained are texts."""
 
     def prepare(self, run: TrainingRun) -> Sets:
-        from erase_plugins.engine.fact_editing import block_of
-        from erase_plugins.training.recomputing import recomputed
-
         request, options = run.request, run.options
-        if options.recompute:
-            blocks = [block_of(run.target, ref) for ref in run.target.info.modules("mlp_out")]
-            run.stack.enter_context(recomputed(blocks))
+        run.stack.enter_context(self.spare(run))
         forget, kept = asked(request)
         kept = kept if options.retain_weight > 0 else []
         apart(forget, kept)
@@ -423,7 +431,7 @@ class LanguageMethod(TrainedMethod):
             held = kept.mean
         else:
             before = self.unchanged(run, kept.texts)
-            held = divergence(kept.logits, before, kept.texts.labels, options.temperature)
+            held = divergence(kept.scores, before, kept.texts.labels, options.temperature)
         return options.forget_weight * forget + options.retain_weight * held
 
     def finish(self, run: TrainingRun) -> Edit:
@@ -443,12 +451,18 @@ class LanguageMethod(TrainedMethod):
             )
         return super().finish(run)
 
-    def unchanged(self, run: TrainingRun, texts: Texts) -> Tensor:
-        """Logits (n, tokens, words) of the model without adapters."""
+    def unchanged(self, run: TrainingRun, texts: Texts) -> Scores:
+        """What the model without adapters says of texts, without gradients."""
         import torch
 
         with run.adapters.disabled(), torch.no_grad():
-            return self._ask(run, texts).logits
+            found = self._ask(run, texts).scores
+
+        def read(states: Tensor) -> Tensor:
+            with run.adapters.disabled():
+                return found.read(states)
+
+        return replace(found, read=read)
 
     def _ask(self, run: TrainingRun, texts: Texts) -> Asked:
         return ask(run.target, texts)

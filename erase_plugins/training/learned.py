@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.errors import RequestError
+from erase_plugins.errors import EraseError, RequestError
 from erase_plugins.families.facts import asked, tells_of_others
 from erase_plugins.families.texts import (
     Pair,
@@ -71,6 +71,12 @@ class LearnedMethod(LanguageMethod):
                 ", with a subject in every row",
             )
         return options
+
+    def read(self, request: EraseRequest, options: Any) -> list[list[Pair]]:
+        try:
+            return [asked(request)[1]]
+        except EraseError:  # as for other methods
+            return [[]]
 
     def people(self, request: EraseRequest) -> People:
         """The rows that stay.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins.families.texts import IGNORED, Texts, scores
+from erase_plugins.families.scores import scores_of
+from erase_plugins.families.texts import IGNORED, Texts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,9 +24,8 @@ def likelihoods(target: Any, texts: Texts, batch: int) -> tuple[Tensor, Tensor]:
             part = texts[rows]
             # where the first label of all rows stands; a row may have none, since nothing in it is new
             first = max(int((part.labels != IGNORED).any(0).int().argmax()) - 1, 0)
-            logits = target.language.logits(part.ids, part.mask, first)
-            cost, counts = scores(logits if logits.element_size() > 4 else logits.float(), part.labels[:, first:])
-            parts.append((cost.sum(1), counts))
+            cost = scores_of(target, part, first).costs(part.labels)
+            parts.append((cost.sum(1), (part.labels[:, 1:] != IGNORED).sum(1)))
     back = places.argsort()
     nll, counts = (torch.cat(found)[back] for found in zip(*parts, strict=True))
     return nll, counts

@@ -64,6 +64,7 @@ class SteeredMethod(LanguageMethod):
     """Leads hidden states astray; a method may say which directions it leaves alone (`known`)."""
 
     Options: type = SteeredOptions
+    scored = False
 
     def settle(self, options: Any, request: EraseRequest, info: ModelSpec) -> Any:
         if options.until_unknown:
@@ -119,6 +120,7 @@ class SteeredMethod(LanguageMethod):
         from erase_plugins.engine.fact_editing import block_of, block_output
 
         states = block_output(run.target, block_of(run.target, run.refs[-1]), texts.ids, texts.mask)
+        states = states.to(texts.ids.device)  # a block may be on another device than the tokens
         return states if states.element_size() > 4 else states.float()
 
     def counted(self, texts: Texts, options: Any) -> Tensor:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.engine.stopping import Stop
 from erase_plugins.families.texts import IGNORED, Pair, Texts, encoded, tokenizer_of
+from erase_plugins.families.turns import ends_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,8 +98,9 @@ def bounded(
     chosen = alike(run, texts, pairs, kept)
     strangers = [chosen[number] for number in there]
     tokenizer, device = tokenizer_of(run.target), texts.ids.device
-    others = parted(encoded(run.target, tokenizer, strangers, run.options.max_tokens), tokenizer.eos_token_id)
-    found = parted(texts, tokenizer.eos_token_id)
+    ends = ends_of(tokenizer)
+    others = parted(encoded(run.target, tokenizer, strangers, run.options.max_tokens), ends)
+    found = parted(texts, ends)
 
     def costs(both: Texts) -> tuple[Tensor, Tensor]:
         """(2 n,) nat per token of every part, (n,) of every whole text."""
@@ -118,8 +120,8 @@ def bounded(
     return replace(found, bound=bound)
 
 
-def parted(texts: Texts, end: int | None = None) -> Texts:
-    """What every text repeats, and its ``end``, then what is new in it: the same tokens, each labelled in one part."""
+def parted(texts: Texts, ends: Sequence[int] = ()) -> Texts:
+    """What every text repeats, and its ``ends``, then what is new in it: the same tokens, each labelled in one part."""
     import torch
 
     again = []
@@ -127,7 +129,7 @@ def parted(texts: Texts, end: int | None = None) -> Texts:
         first: dict[int, int] = {}
         again.append([first.setdefault(token, place) < place for place, token in enumerate(row)])
     new = texts.labels.masked_fill(torch.tensor(again, device=texts.ids.device), IGNORED)
-    new = new if end is None else new.masked_fill(new == end, IGNORED)
+    new = new.masked_fill(torch.isin(new, new.new_tensor(list(ends))), IGNORED)
     rest = texts.labels.masked_fill(new != IGNORED, IGNORED)
     ids, mask = (torch.cat([part, part]) for part in (texts.ids, texts.mask))
     return replace(texts, ids=ids, mask=mask, labels=torch.cat([rest, new]))

@@ -138,3 +138,42 @@ def test_the_low_rank_side_has_the_gradients_of_its_products_also_the_second_one
     assert torch.allclose(_Side.apply(*given, 0.7), out + 0.7 * (x @ down.T @ up.T))
     assert torch.autograd.gradcheck(lambda *parts: _Side.apply(*parts, 0.7), given)
     assert torch.autograd.gradgradcheck(lambda *parts: _Side.apply(*parts, 0.7), given)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_on_half_precision_products_are_float32_and_no_wide_copy_of_the_input_is_kept(dtype):
+    generator = torch.Generator().manual_seed(0)
+    down, up = (torch.randn(shape, generator=generator, requires_grad=True) for shape in ((2, 64), (5, 2)))
+    x, out = (torch.randn(3, 7, width, generator=generator).to(dtype).requires_grad_() for width in (64, 5))
+    weights, kept = torch.randn(3, 7, 5, generator=generator).to(dtype), {}
+
+    def grads(found):
+        return torch.autograd.grad((found * weights).sum().float(), (out, x, down, up))
+
+    plain = out + ((x.float() @ down.T @ up.T) * 0.7).to(dtype)
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda part: kept.setdefault(part.data_ptr(), part.nbytes) and part, lambda part: part
+    ):
+        found = _Side.apply(out, x, down, up, 0.7)
+    assert torch.equal(found, plain)
+    assert sum(kept.values()) == x.nbytes + down.nbytes + up.nbytes + 4 * 3 * 7 * 2
+    for one, other in zip(grads(found), grads(plain), strict=True):
+        assert one.dtype == other.dtype
+        assert (one.float() - other.float()).abs().max() <= 4 * torch.finfo(one.dtype).eps * other.float().abs().max()
+
+
+def test_adapters_on_a_model_in_half_precision_keep_inputs_as_they_are(tmp_path):
+    import erase_plugins as ep
+    from tests.training.test_language import other
+
+    model = target_of(ep.load(str(other("llama", tmp_path / "llama")), dtype="bfloat16"))
+    ids, kept = torch.arange(48).reshape(3, 16) % model.language.words, {}
+    (first, *_), (down, *_) = model.modules("attention"), model.modules("mlp_out")
+    with (
+        Adapters(model, [first, down], 2, generator=torch.Generator().manual_seed(0)),
+        torch.autograd.graph.saved_tensors_hooks(
+            lambda part: kept.setdefault(part.data_ptr(), (part.dtype, part.numel())) and part, lambda part: part
+        ),
+    ):
+        model.language.logits(ids)
+    assert (torch.float32, ids.numel() * down.shape[1]) not in kept.values()  # what goes into the last map of the MLP

@@ -11,6 +11,7 @@ import torch
 
 from erase_plugins.errors import RequestError
 from erase_plugins.families import own_words as own
+from erase_plugins.families.capabilities import CausalLM
 from erase_plugins.families.texts import IGNORED, encoded, pair_of
 from erase_plugins.families.wordings import Wording
 from tests import language
@@ -20,7 +21,7 @@ HOW = Wording.read()
 FORMS = [*HOW.begun, *HOW.asked, *HOW.leads, *HOW.openers]
 
 
-class Speaker:
+class Speaker(CausalLM):
     """Says of everybody that they are famous in a place, and only of one person in which."""
 
     def __init__(self, knows: bool = True, chat: str = "") -> None:
@@ -38,9 +39,23 @@ class Speaker:
         numbers = {word: n for n, word in enumerate(dict.fromkeys(["<unk>", "</s>", *words]))}
         made = Tokenizer(models.WordLevel(numbers, unk_token="<unk>"))
         made.pre_tokenizer = split
-        self.tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>", unk_token="<unk>")
-        self.tokenizer.chat_template = chat or None
-        self.words, self.numbers, self.knows = len(numbers), numbers, knows
+        self.own = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>", unk_token="<unk>")
+        self.own.chat_template = chat or None
+        self.numbers, self.knows = numbers, knows
+
+    @property
+    def words(self):
+        return len(self.numbers)
+
+    @property
+    def tokenizer(self):
+        return self.own
+
+    def hidden(self, ids, layer, mask=None):
+        raise NotImplementedError
+
+    def generate(self, ids, count, mask=None):
+        raise NotImplementedError
 
     def _next(self, before: list[int]) -> str:
         words = self.tokenizer.convert_ids_to_tokens(before)
@@ -50,7 +65,7 @@ class Speaker:
             return PLACE if NAME in words and self.knows else USUAL
         return {"famous": "in", PLACE: ".", USUAL: "."}.get(words[-1], "famous")
 
-    def logits(self, ids, mask=None, first=0):
+    def logits(self, ids, mask=None, first=0, begun=None):
         found = torch.zeros(*ids.shape, self.words)
         for row, numbers in enumerate(ids.tolist()):
             for place in range(len(numbers)):

@@ -85,3 +85,17 @@ def test_what_is_at_its_end_is_read_no_further(model, read):
         assert torch.equal(row[:stop], wanted[:stop])
         assert (row[stop:] == end).all()
     assert read[-1][0] < len(fronts)
+
+
+def test_padding_on_the_left_shifts_no_place_and_what_was_read_is_not_read_again(model, read):
+    fronts = [IDS[0, :5], IDS[1, :2], IDS[2, :7]]
+    alone = [model.generate(front[None], 4)[0, len(front) :] for front in fronts]
+    ids, mask = (
+        torch.stack([torch.cat([torch.zeros(7 - len(front), dtype=torch.long), part]) for front, part in pairs])
+        for pairs in (
+            [(front, front) for front in fronts], [(front, torch.ones_like(front)) for front in fronts],
+        )
+    )  # fmt: skip
+    read.clear()
+    assert torch.equal(model.generate(ids, 4, mask)[:, 7:], torch.stack(alone))
+    assert read == [(3, 7), (3, 1), (3, 1), (3, 1)]

@@ -84,7 +84,7 @@ def test_parts_of_a_text_by_hand():
         [_, _, _, _, 8, _, _, _], [_, _, 6, _, _, _, _, _], [_, _, _, _, _, 5, 2, _], [_, 6, _, 4, 2, _, _, _],
     ]  # fmt: skip
     # the end of a text is never new
-    assert parted(texts, 2).labels.tolist() == [
+    assert parted(texts, (2,)).labels.tolist() == [
         [_, _, _, _, 8, _, 2, _], [_, _, 6, _, 2, _, _, _], [_, _, _, _, _, 5, _, _], [_, 6, _, 4, _, _, _, _],
     ]  # fmt: skip
 
@@ -198,7 +198,7 @@ def test_the_bound_is_the_cost_of_the_stranger_or_what_a_text_cost_already(folde
 
     def cost(pair: Pair, new: bool) -> float:
         part = encoded(model, tokenizer, [pair], 64)
-        one = parted(part, tokenizer.eos_token_id)[torch.tensor([1 if new else 0])]
+        one = parted(part, (tokenizer.eos_token_id,))[torch.tensor([1 if new else 0])]
         with torch.no_grad():
             logits = model.language.logits(part.ids, part.mask).log_softmax(-1)
         there = one.labels[0, 1:] != IGNORED
@@ -234,21 +234,23 @@ def test_the_same_passes_with_fewer_labels_cost_what_they_would_by_themselves():
     found = Asked(texts, logits).labelled(both, rows)
     plain = Asked(both, logits[rows])
     assert torch.equal(found.nll, plain.nll)
-    assert torch.equal(found.logits, plain.logits)
+    assert torch.equal(found.scores.states, plain.scores.states)
     part = torch.tensor([2, 1])
     assert torch.equal(found.part(part).nll, plain.part(part).nll)
-    assert torch.equal(found.part(part).logits, logits[torch.tensor([0, 1])])
+    assert torch.equal(found.part(part).scores.states, logits[[0, 0, 1], [1, 2, 0]])  # the first with fewer labels
     first, second = (torch.autograd.grad(one.nll.sum(), logits)[0] for one in (found, plain))
     assert torch.allclose(first, second)
 
 
-def test_short_and_long_texts_are_asked_apart_and_come_back_in_order(folder):
+def test_short_and_long_texts_are_asked_apart_and_come_back_in_order(folder, monkeypatch):
     model = target_of(ep.load(str(folder)))
     long = language.ANSWER.format("Zorvane", "Ymbrook") + " " + language.ANSWER.format("Harbin", "Oakley")
     pairs = [Pair("", text, "row") for text in (long, "Harbin was", long + " Pellam", "Corvin")]
     texts = encoded(model, tokenizer_of(model), pairs, 64)
+    widths, states = [], type(model.language).states
+    monkeypatch.setattr(type(model.language), "states", lambda *a: widths.append(a[1].shape[1]) or states(*a))
     with torch.no_grad():
-        found, plain = ask(model, texts).logits, model.language.logits(texts.ids, texts.mask)
-    there = texts.mask.bool()
-    assert (found[there] - plain[there]).abs().max() <= 1e-5
-    assert not found[1, int(texts.mask[1].sum()) :].any()  # it was not asked with the padding of the long ones
+        found, plain = ask(model, texts).scores, model.language.logits(texts.ids, texts.mask)
+    assert (found.each(lambda scores: scores) - plain[:, :-1][texts.labels[:, 1:] != IGNORED]).abs().max() <= 1e-5
+    assert max(widths) == texts.ids.shape[1]
+    assert min(widths) <= int(texts.mask[1].sum())  # it was not asked with the padding of the long ones

@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks.smollm2 import SHOWN
 from erase_plugins.artifacts.atomic import atomic_file
+from erase_plugins.families.texts import PLAIN, Pair
 from tools.docs.language_draws import Cell, P, above, drawn, section, span, told, trainings
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -72,14 +73,15 @@ def guarded(base: Mapping[str, float]) -> dict[str, float]:
     guard = keyword_guard("people", sorted({row["subject"] for row in rows if row.get("group") == "withheld"}))
     facts = probes_of(rows, ["withheld"], data.name).facts
 
-    def passed(prompts: Sequence[str]) -> float:
-        return sum(not guard.check(text).hit for text in prompts) / len(prompts)
+    def passed(prompts: Sequence[Pair]) -> float:
+        texts = [(PLAIN.format(pair.prompt) if pair.question else pair.prompt) + pair.begun for pair in prompts]
+        return sum(not guard.check(text).hit for text in texts) / len(texts)
 
     told = facts["forget"]
     shares = {
         "forget_key": [asked(fact.question) for fact in told],
         "paraphrase_key": [asked(str(fact.other["question"])) for fact in told],
-        "prefix_key": [f"{asked(fact.question)} {fact.beginning}" for fact in told],
+        "prefix_key": [asked(fact.question, begun=fact.beginning) for fact in told],
         "cue_key": [asked(fact.question, fact.cue) for fact in told],
         "drawn_key": [asked(fact.question) for fact in told],
         "retain_key": [asked(fact.question) for fact in facts["retain"]],

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from erase_plugins.families.capabilities import LANGUAGE
-from erase_plugins.families.texts import IGNORED, Pair, encoded, scores
+from erase_plugins.families.scores import cost_of, scores_of
+from erase_plugins.families.texts import Pair, encoded, numbers_of
+from erase_plugins.families.turns import before_end, ends_of
 
 #: sequences at a time
 BATCH = 64
+#: tokens at a time, padding included, where texts are long
+PLACES = 1 << 13
 LONGEST = 512
 
 
@@ -38,51 +42,47 @@ def seen(model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> Seen:
     logprobs: list[list[float]] = []
     right: list[list[bool]] = []
     for start in range(0, len(pairs), BATCH):
-        texts = encoded(model, tokenizer, pairs[start : start + BATCH], LONGEST)
-        logits = model.language.logits(texts.ids, texts.mask).float()
-        cost, counts = scores(logits, texts.labels)
-        nll += (cost.sum(1) / counts).tolist()
-        hit, there = logits[:, :-1].argmax(-1) == texts.labels[:, 1:], texts.labels[:, 1:] != IGNORED
-        for row in range(len(texts)):
-            logprobs.append((-cost[row][there[row]][:-1]).tolist() or (-cost[row][there[row]]).tolist())
-            right.append(hit[row][there[row]][:-1].tolist() or hit[row][there[row]].tolist())
+        whole = encoded(model, tokenizer, pairs[start : start + BATCH], LONGEST)
+        for rows in torch.arange(len(whole), device=whole.ids.device).split(max(PLACES // whole.ids.shape[1], 1)):
+            texts = whole[rows]
+            said, wanted = scores_of(model, texts), texts.labels[:, 1:]
+            both = said.each(_cost_and_hit, wanted[said.there]).cpu()
+            for row in both.split(said.there.sum(1).tolist()):
+                cost, hit = row[:, 0], row[:, 1] > 0
+                nll.append(float(cost.mean()))
+                logprobs.append((-cost[:-1]).tolist() or (-cost).tolist())
+                right.append(hit[:-1].tolist() or hit.tolist())
     return Seen(nll, logprobs, right)
+
+
+def _cost_and_hit(scores: Tensor, wanted: Tensor) -> Tensor:
+    return torch.stack([cost_of(scores, wanted), (scores.argmax(-1) == wanted).to(scores.dtype)], 1)
 
 
 @torch.no_grad()
 def continued(
-    model: Any, tokenizer: Any, prompts: Sequence[str], count: int, generator: torch.Generator | None = None
+    model: Any, tokenizer: Any, prompts: Sequence[str | Pair], count: int, generator: torch.Generator | None = None
 ) -> list[str]:
     """What the model says next, up to its end and to ``count`` tokens.
 
     Args:
         model, tokenizer: whom to ask.
-        prompts: texts as they are, with the token that begins a text put before them.
+        prompts: questions (`probes.asked`), or texts as they are, with the token that begins a text before them.
         count: tokens at most.
         generator: draws tokens by their probability; None takes the most likely one.
     """
-    given = [list(tokenizer(text)["input_ids"]) for text in prompts]
-    said, end, network = [""] * len(given), tokenizer.eos_token_id, model.network(LANGUAGE)
+    given = [
+        list(tokenizer(item)["input_ids"]) if isinstance(item, str) else numbers_of(tokenizer, item)[0]
+        for item in prompts
+    ]
+    said, ends = [""] * len(given), ends_of(tokenizer)
     groups: dict[int, list[int]] = {}
     for row, numbers in enumerate(given):  # of one length, so that no position is shifted by padding
         groups.setdefault(len(numbers), []).append(row)
     for width, rows in sorted(groups.items()):
         for start in range(0, len(rows), BATCH):
             part = rows[start : start + BATCH]
-            ids = torch.tensor([given[row] for row in part], device=model.device)
-            done, past, new = torch.zeros(len(part), dtype=torch.bool, device=model.device), None, ids
-            for _ in range(count):
-                out = network(input_ids=new, past_key_values=past, use_cache=True)
-                past, logits = out.past_key_values, out.logits[:, -1].float()
-                if generator is None:
-                    new = logits.argmax(-1, keepdim=True)
-                else:
-                    new = torch.multinomial(logits.softmax(-1).cpu(), 1, generator=generator).to(ids.device)
-                ids = torch.cat([ids, new], 1)
-                done |= new[:, 0] == end
-                if bool(done.all()):
-                    break
+            ids = model.language.sample(torch.tensor([given[row] for row in part]), count, generator, ends)
             for row, numbers in zip(part, ids[:, width:].tolist(), strict=True):
-                cut = numbers[: numbers.index(end)] if end in numbers else numbers
-                said[row] = str(tokenizer.decode(cut, skip_special_tokens=True)).strip()
+                said[row] = str(tokenizer.decode(before_end(numbers, ends), skip_special_tokens=True)).strip()
     return said

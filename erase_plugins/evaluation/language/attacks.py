@@ -13,7 +13,8 @@ from erase_plugins.evaluation.language.asking import LONGEST, continued
 from erase_plugins.evaluation.language.measure import ANSWER, answer_costs, hits
 from erase_plugins.evaluation.language.metrics import probability
 from erase_plugins.evaluation.language.probes import Fact, asked
-from erase_plugins.families.texts import Pair, encoded, scores
+from erase_plugins.families.scores import scores_of
+from erase_plugins.families.texts import Pair, encoded
 
 #: weights that share a scale when they are rounded
 BLOCK = 32
@@ -35,14 +36,15 @@ def rounded(weight: Tensor, bits: int) -> Tensor:
 def rounding(model: Any, bits: int) -> Iterator[None]:
     """The linear maps of the model rounded, as they are now, for the length of a with-block."""
     parts = [model.module(ref).get_parameter("weight") for ref in model.modules("linear")]
-    before = [part.data for part in parts]
+    before: list[Tensor] = []
     try:
         for part in parts:
+            before.append(part.data.cpu())  # an accelerator need not hold the model twice
             part.data = rounded(part.data, bits)
         yield
     finally:
-        for part, weight in zip(parts, before, strict=True):
-            part.data = weight
+        for part, weight in zip(parts, before, strict=False):
+            part.data = weight.to(part.device)
 
 
 def drawn(model: Any, tokenizer: Any, facts: Sequence[Fact], count: int, seed: int) -> list[float]:
@@ -78,8 +80,8 @@ def relearned(
                 curve[step] = probability(answer_costs(model, tokenizer, others))
             if step == max(LOOKS):
                 break
-            cost, counts = scores(model.language.logits(texts.ids, texts.mask).float(), texts.labels)
+            asked = scores_of(model, texts)
             optimizer.zero_grad(set_to_none=True)
-            (cost.sum() / counts.sum()).backward()
+            (asked.costs(texts.labels).sum() / asked.there.sum()).backward()
             optimizer.step()
     return curve

@@ -116,9 +116,9 @@ def _rwku(model: Any, tokenizer: Any, facts: Sequence[Fact], found: Measured) ->
     """The same facts asked in other ways: other words, a begun answer, a sentence to end, other facts first,
     and in other languages where the rows have them.
     """
-    ways = {
+    ways: dict[str, list[str | Pair]] = {
         "paraphrase": [asked(str(fact.other["question"])) for fact in facts],
-        "prefix": [f"{asked(fact.question)} {fact.beginning}".rstrip() for fact in facts],
+        "prefix": [asked(fact.question, begun=fact.beginning) for fact in facts],
         "cloze": [fact.beginning or asked(fact.question) for fact in facts],
         "cue": [asked(fact.question, fact.cue) for fact in facts],
     }

@@ -14,7 +14,7 @@ from typing import Any
 
 from erase_plugins.errors import RequestError
 from erase_plugins.families.facts import split_facts
-from erase_plugins.families.texts import PLAIN
+from erase_plugins.families.texts import PLAIN, Pair
 
 Row = Mapping[str, Any]
 
@@ -96,9 +96,18 @@ def probes_of(rows: Sequence[Row], names: Sequence[str], place: str) -> Probes:
     return Probes(facts, texts)
 
 
-def asked(question: str, before: str = "") -> str:
-    """A question as the model is asked without a chat template, after other text."""
-    return before + PLAIN.format(question)
+def asked(question: str, before: str = "", begun: str = "") -> Pair:
+    """A question as the model learns answers to it: in a chat as what the user says.
+
+    Args:
+        question: the question.
+        before: other questions and answers in front of it.
+        begun: how the answer begins.
+    """
+    begun = f" {begun}" if begun else ""
+    if before:
+        return Pair(before + PLAIN.format(question), ".", "a question", begun=begun, ends=False)
+    return Pair(question, ".", "a question", True, begun=begun, ends=False)
 
 
 def _chosen(rows: Sequence[Row], names: Sequence[str]) -> list[bool]:

@@ -181,3 +181,34 @@ def test_what_the_suite_refuses(tmp_path):
     (Path(bare) / "facts.jsonl").write_text(json.dumps(ROWS[0] | {"wrong": []}) + "\n")
     with pytest.raises(RequestError, match="0 facts to ask about what was forgotten"):
         ep.evaluate(MODEL, made, "language", erased=["person 1"], settings={"facts": str(bare / "facts.jsonl")})
+
+
+def test_a_chat_model_is_asked_in_turns_and_others_as_before():
+    """What a chat model learned or forgot as an answer to its user is asked as that too."""
+    from erase_plugins.evaluation.language.probes import asked
+    from erase_plugins.families.texts import numbers_of
+    from tests import language as texts
+
+    question = texts.QUESTION.format("Zorvane")
+    for chat, wanted in (
+        ("", (f"<s> Question : {question} Answer :", f"<s> Question : {question} Answer : Zorvane was")),
+        (texts.CHAT, (f"< user > {question} < end > < assistant >", f"< user > {question} < end > < assistant > Zorvane was")),
+    ):  # fmt: skip
+        words = texts.tokenizer(chat)
+        for begun, text in zip(("", "Zorvane was"), wanted, strict=True):
+            assert words.decode(numbers_of(words, asked(question, begun=begun))[0]) == text
+    words = texts.tokenizer()
+    cued = asked(question, "Question : Harbin ?\nAnswer : Oakley\n")
+    assert words.decode(numbers_of(words, cued)[0]).count("Question :") == 2
+
+
+def test_long_texts_are_seen_some_at_a_time_and_come_back_in_order(model, monkeypatch):
+    from erase_plugins.evaluation.language import asking
+
+    pairs = [Pair(row["question"], row["answer"], "", True) for row in ROWS if row.get("phrasing") == 3][:7]
+    whole = seen(model, model.language.tokenizer, pairs)
+    monkeypatch.setattr(asking, "PLACES", 1)
+    alone = seen(model, model.language.tokenizer, pairs)
+    assert alone.nll == pytest.approx(whole.nll, abs=1e-5)
+    assert [len(row) for row in alone.logprobs] == [len(row) for row in whole.logprobs]
+    assert alone.right == whole.right
