@@ -111,10 +111,11 @@ def balanced(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
     A float16 copy loses or overflows neither then where one was tiny and the other large. Scales are powers of 2, so
     nothing is rounded.
     """
-    down, up = A.double().flatten(1).norm(dim=1), B.double().transpose(0, 1).flatten(1).norm(dim=1)
+    down, up = A.flatten(1).norm(dim=1), B.transpose(0, 1).flatten(1).norm(dim=1)
     power = (up.log2() - down.log2()) / 2
     scale = torch.where(power.isfinite(), power, 0.0).round().exp2()
-    return A * scale.to(A.dtype).reshape(-1, *[1] * (A.ndim - 1)), B / scale.to(B.dtype).reshape(-1, *[1] * (B.ndim - 2))
+    rows, columns = (scale.to(part.dtype).reshape(-1, *[1] * more) for part, more in ((A, A.ndim - 1), (B, B.ndim - 2)))
+    return A * rows, B / columns
 
 
 def difference(first: Delta, second: Delta) -> float:

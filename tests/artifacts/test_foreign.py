@@ -173,6 +173,6 @@ def test_flow_transformers_are_told_apart(modules, width, family, tmp_path):
 def test_what_two_families_could_read_is_not_guessed(tmp_path):
     file = flow_file(tmp_path / "x.safetensors", "transformer_blocks.5.attn.to_q")
     assert inspect_file(file)["family"] is None
-    with pytest.raises(ArtifactError, match="may be of family .*flux.*say which with family"):
+    with pytest.raises(ArtifactError, match=r"may be of family .*flux.*say which with family"):
         load_artifact(file)
     assert load_artifact(file, "flux").edit.family == "flux"

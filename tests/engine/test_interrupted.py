@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 
 import pytest
-
 import torch
 
 import erase_plugins as ep
@@ -90,6 +89,7 @@ def test_a_checkpoint_without_a_record_is_told_when_it_is_of_another_run(pocket_
 
 def test_training_does_not_go_on_from_another_base(tmp_path):
     """The folder of a model may hold another one by then."""
+
     def notes_of(scale):
         pipe, notes = tiny_sd1(), []
         with torch.no_grad():

@@ -8,7 +8,7 @@ import torch
 import erase_plugins as ep
 from erase_plugins.engine import activations
 from erase_plugins.evaluation.draw import draw
-from erase_plugins.testing.tiny import tiny_flux, tiny_sdxl
+from erase_plugins.testing.tiny import tiny_flux, tiny_sd1, tiny_sdxl
 
 
 @pytest.mark.parametrize("distilled", [True, False])
@@ -55,12 +55,13 @@ def blackening(pipe):
     return type(pipe)(**parts)
 
 
-def test_a_safety_checker_does_not_hide_what_is_measured(tiny_sd1):
+def test_a_safety_checker_does_not_hide_what_is_measured():
     """Black pictures counted as pictures without the concept."""
-    pipe = blackening(tiny_sd1)
+    plain = tiny_sd1()
+    pipe = blackening(plain)
     config, checker = dict(pipe.config), pipe.safety_checker
     assert draw(pipe, ["a cat"], [1], steps=2, fast=False).any()
-    assert torch.equal(draw(pipe, ["a cat"], [1], steps=2), draw(tiny_sd1, ["a cat"], [1], steps=2))
+    assert torch.equal(draw(pipe, ["a cat"], [1], steps=2), draw(plain, ["a cat"], [1], steps=2))
     assert pipe.safety_checker is checker
     assert dict(pipe.config) == config
     assert not ep.generate(pipe, "a cat", seeds=1, steps=2).any(), "who draws for others keeps the checker"

@@ -201,9 +201,10 @@ def _read_config(path: Path) -> Mapping[str, Any]:
         raise CorruptArtifact(f"{CONFIG} is not JSON") from error
     if not isinstance(data, dict) or data.get("peft_type") != "LORA" or any(map(data.get, _OTHER_FORMS)):
         raise ArtifactError(f"{CONFIG} does not describe a plain LoRA")
-    if str(data.get("init_lora_weights")).lower().startswith(_CHANGED_BASE):
+    start = str(data.get("init_lora_weights"))
+    if start.lower().startswith(_CHANGED_BASE):
         raise ArtifactError(
-            f"{CONFIG} says init_lora_weights {str(data['init_lora_weights'])[:40]}, which changes the base weights too; "
+            f"{CONFIG} says init_lora_weights {start[:40]}, which changes the base weights too; "
             "save it as a plain LoRA with peft (path_initial_model_for_weight_conversion) and read that"
         )
     return data

@@ -73,15 +73,13 @@ def split_prompts(subject: Subject, concept: str) -> Split:
 
 def drawn_by_base(subject: Subject, prompts: Sequence[Prompt]) -> Tensor:
     """Pictures (n, 3, height, width) in 0..1 of the model without any artifact; kept on disk for other sessions."""
-    texts = [item.text for item in prompts]
-    told = (
-        "lesson", subject.steps, subject.guidance, str(subject.target.dtype), [(item.text, item.seed) for item in prompts]
-    )  # fmt: skip
+    texts, seeds = [item.text for item in prompts], [item.seed for item in prompts]
+    told = ("lesson", subject.steps, subject.guidance, str(subject.target.dtype), texts, seeds)
     key = kept_pictures.key_of(subject, texts, told)
     shape = (len(prompts), 3, *subject.target.picture_size())
     found = None if key is None else disk_cache.read(key, {"pictures": (shape, torch.uint8)})
     if found is None:
-        pictures = subject.generate(texts, [item.seed for item in prompts], edit="off")
+        pictures = subject.generate(texts, seeds, edit="off")
         found = {"pictures": (pictures * 255).round().clamp(0, 255).to(torch.uint8)}
         if key is not None and tuple(pictures.shape) == shape:
             disk_cache.write(key, found)
