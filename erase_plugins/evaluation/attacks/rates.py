@@ -59,8 +59,12 @@ def per_set(budget: Budget, attack: str, sets: int, least: int = 1) -> int:
 
 
 def picture_passes(subject: Subject) -> int:
-    """Passes through the denoiser for one picture."""
-    return subject.steps * (2 if subject.guidance > 1 else 1)
+    """Passes through the denoiser for one picture: one per step where guidance is a network input, as in FLUX."""
+    from erase_plugins.families.flow import is_packed
+
+    network = subject.target.network("denoiser")
+    distilled = is_packed(network) or getattr(network.config, "time_cond_proj_dim", None) is not None
+    return subject.steps * (2 if subject.guidance > 1 and not distilled else 1)
 
 
 def control_row(kind: str) -> str:
