@@ -134,7 +134,8 @@ def _values(A: Tensor, B: Tensor) -> Tensor:
     """Singular values of a product, without forming it."""
     _, across = torch.linalg.qr(B.flatten(1).double())
     _, along = torch.linalg.qr(A.flatten(1).double().T)
-    return torch.linalg.svdvals(across @ along.T)
+    found: Tensor = torch.linalg.svdvals(across @ along.T)
+    return found
 
 
 def uniform_rank(edit: Edit) -> Edit:
