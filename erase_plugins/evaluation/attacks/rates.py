@@ -62,8 +62,9 @@ def picture_passes(subject: Subject) -> int:
     """Passes through the denoiser for one picture: one per step where guidance is a network input, as in FLUX."""
     from erase_plugins.families.flow import is_packed
 
-    network = subject.target.network("denoiser")
-    distilled = is_packed(network) or getattr(network.config, "time_cond_proj_dim", None) is not None
+    part = getattr(subject.target, "network", None)  # a host may have its own way to draw, and none of these
+    network = None if part is None else part("denoiser")
+    distilled = network is not None and (is_packed(network) or bool(getattr(network.config, "time_cond_proj_dim", 0)))
     return subject.steps * (2 if subject.guidance > 1 and not distilled else 1)
 
 
