@@ -278,7 +278,7 @@ def generate(
     denoiser = None if getattr(pipe, "unet", None) is not None else as_target(subject).network(DENOISER)
     handles = apply_all(subject, loaded, strength, any_base=any_base)
     try:
-        return draw(pipe, texts, numbers, steps=steps, guidance=guidance, fast=False, denoiser=denoiser)
+        return draw(pipe, texts, numbers, steps=steps, guidance=guidance, fast=False, denoiser=denoiser, checked=True)
     finally:
         for handle in reversed(handles):
             handle.remove()

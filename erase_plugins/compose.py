@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ from erase_plugins.artifacts.lowrank import total
 from erase_plugins.artifacts.manifest import Manifest, slug
 from erase_plugins.artifacts.policy import policies
 from erase_plugins.artifacts.solved import DENOISER, statistics_of
-from erase_plugins.artifacts.statistics import Statistics
+from erase_plugins.artifacts.statistics import Member, Statistics
 from erase_plugins.artifacts.store import lower_for
 from erase_plugins.errors import ArtifactError, BaseMismatch, RequestError, UnknownName
 from erase_plugins.hints import Hint, stored
@@ -243,11 +243,26 @@ def joint(
     factors = [1.0] * len(parts) if strengths is None else strengths
     parts = [part.at(float(factor)) for part, factor in zip(parts, factors, strict=True)]
     statistics = parts[0].joined(parts[1:])
-    table = {concept.text: concept for item in artifacts for concept in item.manifest.concepts}
+    # of a concept that several erase, the first one's rows hold
+    table = {concept.text: concept for item in reversed(artifacts) for concept in item.manifest.concepts}
     concepts = tuple(table[name] for name in statistics.members)
     kept = tuple(sorted({text for item in artifacts for text in item.manifest.preserve} - set(table)))
     entry = {"action": action, "members": sorted(item.name for item in artifacts)}
-    return _solved(_of_all(artifacts, action), statistics, concepts, kept, entry)
+    manifest = _of_all(artifacts, action)
+    told = tuple(
+        f"'{name}' was erased otherwise in '{item.name}', which does not count: the first one's holds"
+        for name, item in _otherwise(artifacts, parts)
+    )
+    return _solved(replace(manifest, warnings=(*told, *manifest.warnings)), statistics, concepts, kept, entry)
+
+
+def _otherwise(artifacts: Sequence[Artifact], parts: Sequence[Statistics]) -> Iterator[tuple[str, Artifact]]:
+    """Concepts, with the artifact, that an earlier one erases with another guide, weight or phrases."""
+    first: dict[str, Member] = {}
+    for artifact, part in zip(artifacts, parts, strict=True):
+        for name, member in part.members.items():
+            if not first.setdefault(name, member).same(member):
+                yield name, artifact
 
 
 def _of_all(artifacts: Sequence[Artifact], action: str) -> Manifest:

@@ -53,6 +53,16 @@ def test_what_one_part_was_to_keep_is_not_erased_in_silence(made, pocket_target)
     assert not ep.add(revoked, "car", pocket_target).manifest.warnings
 
 
+def test_a_concept_that_two_parts_erase_otherwise_is_told(made, pocket_target) -> None:
+    """The first one's replacement was taken, the last one's stood in the manifest."""
+    cat, car = (ep.erase(pocket_target, ep.Concept("dog", anchor=text), options=FAST) for text in ("cat", "car"))
+    merged = ep.merge([cat, car])
+    assert torch.allclose(matrix(merged), matrix(cat), atol=1e-6)
+    assert [concept.anchor for concept in merged.manifest.concepts] == ["cat"]
+    assert any("'dog' was erased otherwise in 'erase_dog'" in text for text in merged.manifest.warnings)
+    assert not ep.merge([made["dog"], made["both"]]).manifest.warnings
+
+
 def test_add_equals_erasing_together(made, pocket_target) -> None:
     added = ep.add(made["both"], "car", pocket_target)
     assert torch.equal(matrix(added), matrix(made["three"]))

@@ -139,6 +139,8 @@ def guess_family(header: Header, families: Iterable[Any]) -> Any:
     for family in by_id.values():
         if architecture and architecture == family.modelspec.split("/")[0]:
             return family
+    if _any(header, lambda name: name.startswith("transformer.")):
+        return by_id.get(_flow(header))
     second = ("lora_te2_", "text_encoder_2.", "conditioner.embedders.1")
     sgm = _any(header, lambda name: re.match(r"lora_unet_(input_blocks|middle_block|output_blocks)_", name))
     deep = _any(header, lambda name: re.search(r"transformer_blocks[._][2-9]", name))
@@ -146,6 +148,16 @@ def guess_family(header: Header, families: Iterable[Any]) -> Any:
     if width == 2048 or deep or _any(header, lambda name: name.startswith(second)) or (sgm and width is None):
         return by_id.get("sdxl")
     return by_id.get("sd1") if _components(header) else None
+
+
+def _flow(header: Header) -> str:
+    """Id of the family of a LoRA of a flow transformer, which two name their modules alike: by blocks, then widths."""
+    if _any(header, lambda name: ".single_transformer_blocks." in name):
+        return "flux"
+    widths = {
+        entry.shape[-1] for name, entry in header.tensors.items() if re.search(r"\.to_[qkv]\.lora_A\.weight$", name)
+    }
+    return "flux" if widths == {3072} else "sd3" if widths and widths <= {1536, 2432} else ""
 
 
 def _evidence(header: Header) -> str:

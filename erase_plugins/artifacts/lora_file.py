@@ -7,9 +7,10 @@ LoRA needs at least one attention output projection, else diffusers drops or rej
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 #: header key that lists module names which hold nothing but zeros, for loaders only
 PADDING = "erase_plugins.padding"
 _BIAS = "bias"
+#: key of a pattern that is a module's name; peft takes others, and the point in it, as regular expressions
+_PLAIN_PATTERN = re.compile(r"\^?[\w.-]+")
 _DROP_BIAS = Command("convert --drop-bias", "`convert --drop-bias`")
 _WHY = {
     "dense": "full weight changes (write them with layout diff or patch, or convert with a rank)",
@@ -141,6 +144,38 @@ def padding_names(header: Mapping[str, str]) -> frozenset[str]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise CorruptArtifact(f"the header entry {PADDING} is damaged; fetch the artifact again")
     return frozenset(names)
+
+
+def adapter_scale(config: Mapping[str, Any], path: str, rank: int) -> float:
+    """alpha / rank of one module as peft computes it, patterns and rank-stabilised scaling included.
+
+    Args:
+        config: fields of peft's LoraConfig; alpha is the rank where they say nothing.
+        path: of the module.
+        rank: of its factors.
+
+    Raises:
+        CorruptArtifact: not a number.
+        ArtifactError: a pattern that is an expression; peft would match it, and a guess would give a wrong strength.
+    """
+    patterns = config.get("alpha_pattern") or {}
+    try:
+        odd = next((name for name in patterns if not _PLAIN_PATTERN.fullmatch(name)), "")
+        found = (value for name, value in patterns.items() if _names_module(name, path))
+        alpha = float(next(found, config.get("lora_alpha", rank)))
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise CorruptArtifact("alpha of the adapter is not a number") from error
+    if odd:
+        raise ArtifactError(
+            f"alpha_pattern holds the regular expression '{odd[:80]}', which is not read; write out the module names"
+        )
+    return alpha / (rank**0.5 if config.get("use_rslora") else rank) if rank else 1.0
+
+
+def _names_module(name: str, path: str) -> bool:
+    """Whether a plain key of a pattern is a module's path, or, without a ^, the end of it."""
+    key, path = name.removeprefix("^").removeprefix("text_model."), path.removeprefix("text_model.")
+    return path == key or (not name.startswith("^") and path.endswith(f".{key}"))
 
 
 @dataclass

@@ -52,7 +52,7 @@ def lower(
 def add(first: Delta, second: Delta) -> Delta:
     """Sum of two changes of the same parameter: factors side by side where both are low-rank, else dense."""
     if isinstance(first, LowRank) and isinstance(second, LowRank):
-        return LowRank(torch.cat([first.A, second.A]), torch.cat([first.B, second.B.to(first.B.dtype)], dim=1))
+        return LowRank(torch.cat([first.A, second.A]), torch.cat([first.B, second.B], dim=1))
     if isinstance(first, LowRank | Dense) and isinstance(second, LowRank | Dense):
         return _sum(first, second)
     if isinstance(first, Sparse) and isinstance(second, Sparse):
@@ -103,6 +103,39 @@ def _all(parts: list[Delta]) -> Delta:
         pairs = [parts[place : place + 2] for place in range(0, len(parts), 2)]
         parts = [add(*pair) if len(pair) > 1 else pair[0] for pair in pairs]
     return parts[0]
+
+
+def balanced(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+    """Factors of the same product, (r, in, ...) and (out, r, ...), with rows of A about as long as columns of B.
+
+    A float16 copy loses or overflows neither then where one was tiny and the other large. Scales are powers of 2, so
+    nothing is rounded.
+    """
+    down, up = A.flatten(1).norm(dim=1), B.transpose(0, 1).flatten(1).norm(dim=1)
+    power = (up.log2() - down.log2()) / 2
+    scale = torch.where(power.isfinite(), power, 0.0).round().exp2()
+    rows, columns = (scale.to(part.dtype).reshape(-1, *[1] * more) for part, more in ((A, A.ndim - 1), (B, B.ndim - 2)))
+    return A * rows, B / columns
+
+
+def difference(first: Delta, second: Delta) -> float:
+    """Norm of the difference of two forms of one change, relative to the first; of added modules, of their values."""
+    if isinstance(first, LowRank | ContextMap) and isinstance(second, LowRank | ContextMap):
+        whole = _values(first.A, first.B).norm()
+        A = torch.cat([first.A.double(), second.A.double()])
+        left = _values(A, torch.cat([first.B.double(), -second.B.double()], dim=1)).norm()
+        return float(left / whole) if float(whole) else 0.0
+    pairs = [(part, second.tensors()[name]) for name, part in first.tensors().items() if part.is_floating_point()]
+    sizes = [(float((one.double() - two.double()).norm()), float(one.double().norm())) for one, two in pairs]
+    return max((left / whole for left, whole in sizes if whole), default=0.0)
+
+
+def _values(A: Tensor, B: Tensor) -> Tensor:
+    """Singular values of a product, without forming it."""
+    _, across = torch.linalg.qr(B.flatten(1).double())
+    _, along = torch.linalg.qr(A.flatten(1).double().T)
+    found: Tensor = torch.linalg.svdvals(across @ along.T)
+    return found
 
 
 def uniform_rank(edit: Edit) -> Edit:

@@ -42,6 +42,13 @@ class Member:
     facts: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def same(self, other: Member) -> bool:
+        """Whether another one is the same concept, moved to the same."""
+        if None in (self.rows, self.guides, other.rows, other.guides):
+            return (self.weight, dict(self.facts)) == (other.weight, dict(other.facts))
+        pairs = zip(self.pair(), other.pair(), strict=True)
+        return self.weight == other.weight and all(torch.equal(mine, theirs) for mine, theirs in pairs)
+
     def grams(self) -> tuple[Tensor, Tensor]:
         """Ledger contributions to G = e C^T C and X = e S^T C."""
         rows, guides = self.pair()

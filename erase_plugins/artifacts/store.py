@@ -26,7 +26,7 @@ from erase_plugins.artifacts.verify import read_manifest as read_manifest
 from erase_plugins.artifacts.verify import refuse_unlisted
 from erase_plugins.artifacts.verify import verify_file as verify_file
 from erase_plugins.errors import ArtifactError, CorruptArtifact, Unsupported
-from erase_plugins.hints import Sentence, joined, stored
+from erase_plugins.hints import Hint, Sentence, joined, stored
 
 if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Edit
@@ -243,15 +243,22 @@ def foreign_edit(path: Path, header: Any, layout: Any, family_id: str | None, kn
     every = list(known.families.values())
     likely = guess_family(header, every)
     families = [known.family(family_id)] if family_id else sorted(every, key=lambda item: item is not likely)
-    problems = []
+    problems, found = [], []
     for family in families:
         try:
-            return family, layout.read(path, family)
+            found.append((family, layout.read(path, family)))
+            if family_id or family is likely:
+                break
         except ArtifactError as error:
             problems.append(f"{family.id}: {stored(error)}")
         except Unsupported:  # it has no names for files of this layout, so the file is of another
             if family_id:
                 raise
+    if len(found) > 1 and found[0][0] is not likely:
+        names = ", ".join(family.id for family, _ in found)
+        raise ArtifactError(f"'{path.name}' may be of family {names}; say which with ", Hint("family"))
+    if found:
+        return found[0]
     raise ArtifactError(f"'{path.name}' fits no registered family ({'; '.join(problems)[:400]})")
 
 

@@ -37,6 +37,7 @@ class RunContext:
         warnings: for the user and the manifest (see `warn`).
         facts: what else the manifest's ``extra`` shall say, JSON-ready.
         asked: what the user asked for, kept beside a checkpoint (see `engine.checkpoint`).
+        base: tells the base model; what was kept for another one is not gone on from.
         precision: "bfloat16" runs the denoiser under autocast (see `engine.trajectories.ask`).
     """
 
@@ -53,6 +54,7 @@ class RunContext:
     precision: str = "float32"
     warnings: list[str] = field(default_factory=list)
     asked: Mapping[str, Any] = field(default_factory=dict)
+    base: str = ""
     #: (edit, concept, attributes) -> share of pictures that show each attribute; None where no judge knows them
     shares: Callable[[Any, str, list[str]], list[float]] | None = None
     #: (edit, pictures) -> share of drawn pictures in which a judge sees the concepts; None where nobody looks
@@ -104,7 +106,7 @@ class RunContext:
         """Saves the run so that it can go on from ``step``; atomic. ``key`` identifies plan and code."""
         if self.work is not None and is_main():
             self._remember()
-            Checkpoint(self.work).save(step, tensors, {**state, "numbers": dict(self.numbers)}, key)
+            Checkpoint(self.work).save(step, tensors, {**state, "numbers": dict(self.numbers)}, self._key(key))
             self._emit("checkpoint", step, 0, "")
 
     def stash(self, name: str, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -112,14 +114,14 @@ class RunContext:
         if self.work is None:
             return make()
         store = Checkpoint(self.work, f"{name}.safetensors")
-        found = store.load(key) if self.resume else None
+        found = store.load(self._key(key)) if self.resume else None
         if found is not None:
             self.numbers.update(found[2].get("numbers", {}))
             return found[1]
         tensors = make()
         if is_main():
             self._remember()
-            store.save(0, tensors, {"numbers": dict(self.numbers)}, key)
+            store.save(0, tensors, {"numbers": dict(self.numbers)}, self._key(key))
         return tensors
 
     def resumed(self, key: str) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
@@ -127,13 +129,16 @@ class RunContext:
         if self.work is None or not self.resume:
             return None
         store = Checkpoint(self.work)
-        found = store.load(key)
+        found = store.load(self._key(key))
         if found is not None:
             self.numbers.update(found[2].get("numbers", {}))
             self.note(f"resume: step {found[0]}")
         elif store.path.is_file():
-            self.note("the checkpoint found here is damaged or of another run; starting anew")
+            self.note("the checkpoint found here is damaged, of another run or of another base; starting anew")
         return found
+
+    def _key(self, key: str) -> str:
+        return f"{key} {self.base}" if self.base else key
 
     def _remember(self) -> None:
         if self.work is not None and self.asked:

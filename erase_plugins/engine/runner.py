@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.edit import Edit
+from erase_plugins.artifacts.verify import file_hash
 from erase_plugins.engine.checkpoint import asked
 from erase_plugins.engine.context import Listener, RunContext
 from erase_plugins.engine.own_preset import KEY
@@ -90,6 +91,7 @@ def run_method(
         shares=shares,
         target_rate=target_rate,
         asked=asked(plan),
+        base=" ".join(f"{name} {item.short}" for name, item in sorted(target.fingerprint().items())),
     )
     for doubt in doubts(request, target, judges):
         ctx.warn(str(doubt))
@@ -140,10 +142,13 @@ def _public(item: ForgetItem) -> ForgetItem:
 
 
 def plan_key(plan: EditPlan) -> str:
-    """Hash of everything that decides the result: checkpoints of another plan are not resumed."""
+    """Hash of everything that is asked and decides the result: checkpoints of another plan are not resumed."""
     extra = {name: value for name, value in plan.request.extra.items() if name != KEY}  # its values are in the options
     request = replace(plan.request, out=None, extra=extra)
-    text = json.dumps([request.to_dict(), dict(plan.options), plan.modules], sort_keys=True, default=str)
+    files = [Path(file) for item in request.forget for file in item.images]
+    pictures = [file_hash(file) for file in files if file.is_file()]  # a name alone does not say what they show
+    told = [request.to_dict(), dict(plan.options), plan.modules, *pictures]
+    text = json.dumps(told, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

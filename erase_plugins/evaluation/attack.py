@@ -60,6 +60,7 @@ def run_attack(
                 raise PluginError(f"attack {attack.id} returned {type(report).__name__} instead of an AttackReport")
             report = dataclasses.replace(
                 report,
+                warnings=tuple(dict.fromkeys((*report.warnings, *getattr(subject, "told", ())))),
                 **_left_out(report, subject, subject.queries - asked),
                 seconds=round(time.perf_counter() - started, 2),
             )

@@ -41,6 +41,8 @@ def mean_interval(
 def paired_difference(before: Sequence[float], after: Sequence[float], seed: int = 0) -> tuple[float, float, float]:
     """Mean of after - before for the same prompts and seeds, with its interval.
 
+    Where all pictures changed alike by -1, 0 or 1, there is no spread to resample: open ends are the rule of three.
+
     Raises:
         ValueError: lengths differ.
     """
@@ -50,6 +52,9 @@ def paired_difference(before: Sequence[float], after: Sequence[float], seed: int
     difference = second - first
     if difference.size == 0:
         return (float("nan"),) * 3
+    if set(np.unique(difference)) in ({-1.0}, {0.0}, {1.0}):
+        mean, slack = float(difference[0]), min(3.0 / difference.size, 1.0)
+        return mean, max(mean - slack, -1.0), min(mean + slack, 1.0)
     means = difference[_resamples(difference.size, seed)].mean(axis=1)
     return float(difference.mean()), float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
 

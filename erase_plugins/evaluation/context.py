@@ -97,7 +97,9 @@ def run_in_context(
         if not isinstance(report, EvalReport):
             raise PluginError(f"suite {suite.id} returned {type(report).__name__} instead of an EvalReport")
         measured = report.weights or (() if subject is None else subject.marks)
-        report = dataclasses.replace(report, weights=measured, seconds=round(time.perf_counter() - started, 2))
+        told = tuple(dict.fromkeys((*report.warnings, *getattr(subject, "told", ()))))
+        seconds = round(time.perf_counter() - started, 2)
+        report = dataclasses.replace(report, weights=measured, warnings=told, seconds=seconds)
         return report if out is None else write_report(report, out, REPORT, output_names(suite, REPORT), force)
 
 

@@ -33,6 +33,7 @@ def draw(
     progress: Callable[[int, int], None] | None = None,
     denoiser: Any = None,
     cond: Conditioning | None = None,
+    checked: bool = False,
 ) -> Tensor:
     """Pictures for prompt/seed pairs.
 
@@ -46,6 +47,8 @@ def draw(
         progress: called with (done, total).
         denoiser: the denoiser in ``pipe``; its ``unet`` if None.
         cond: what stands for the prompts, already encoded, one for each.
+        checked: whether a safety checker of the pipeline may blacken pictures. What is measured is the model itself: a
+            judge would take a black picture for one without the concept.
 
     Returns:
         (n, 3, height, width) float32 in 0..1 on the CPU.
@@ -57,7 +60,7 @@ def draw(
     pictures: list[Tensor] = []
     own = pipe.scheduler  # FLUX pipelines hand a shift to it that others do not take
     sampler = type(own).from_config(own.config) if is_packed(unet) else fast_scheduler(own)
-    with _drawing(pipe, sampler, few < batch):
+    with _drawing(pipe, sampler, few < batch), nullcontext() if checked else unchecked(pipe):
         batch = min(batch, few)
         for start in range(0, len(prompts), batch):
             part = list(prompts[start : start + batch])
@@ -90,6 +93,20 @@ def _drawing(pipe: Any, sampler: Any, sliced: bool) -> Iterator[None]:
         pipe.scheduler = before
         if slicing is not None:
             vae.use_slicing = slicing
+
+
+@contextmanager
+def unchecked(pipe: Any) -> Iterator[None]:
+    """Inside, the pipeline has no safety checker."""
+    checker = getattr(pipe, "safety_checker", None)
+    if checker is None:
+        yield
+        return
+    object.__setattr__(pipe, "safety_checker", None)  # past the pipeline's own way, which would forget what it was
+    try:
+        yield
+    finally:
+        object.__setattr__(pipe, "safety_checker", checker)
 
 
 def _encoded(cond: Conditioning, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -39,11 +39,6 @@ def key_of(subject: Any, texts: list[str], settings: Any) -> str | None:
         return None
     import diffusers
 
-    parts = {name: part for name, part in parts_of(subject.pipe).items() if isinstance(part, nn.Module)}
-    if any(hasattr(part, LEDGER) or getattr(part, "peft_config", None) for part in parts.values()):
-        return None
-    if any(child._forward_hooks or child._forward_pre_hooks for part in parts.values() for child in part.modules()):
-        return None
     found = hashlib.sha256(f"1 {torch.__version__} {diffusers.__version__} {settings!r}".encode())
     try:
         ids = subject.target.tokens(texts).ids
@@ -51,13 +46,32 @@ def key_of(subject: Any, texts: list[str], settings: Any) -> str | None:
         return None
     for name in sorted(ids):
         found.update(name.encode() + ids[name].cpu().contiguous().numpy().tobytes())
-    found.update(json.dumps(dict(subject.pipe.scheduler.config), sort_keys=True, default=str).encode())
+    state = state_of(subject)
+    if state is None:
+        return None
+    found.update(state)
+    return f"drawn-{found.hexdigest()[:32]}"
+
+
+def state_of(subject: Any) -> bytes | None:
+    """Tells every bit of a model and its noise schedule; None where more acts than the weights tell (hooks, adapters).
+
+    Args:
+        subject: a `evaluation.run.Subject`.
+    """
+    parts = {name: part for name, part in parts_of(subject.pipe).items() if isinstance(part, nn.Module)}
+    if any(hasattr(part, LEDGER) or getattr(part, "peft_config", None) for part in parts.values()):
+        return None
+    if any(child._forward_hooks or child._forward_pre_hooks for part in parts.values() for child in part.modules()):
+        return None
+    scheduler = getattr(subject.pipe, "scheduler", None)
+    found = b"" if scheduler is None else json.dumps(dict(scheduler.config), sort_keys=True, default=str).encode()
     for name in sorted(parts):
         bits = _bits(subject.hashed, name, parts[name])
         if bits is None:
             return None
-        found.update(bits)
-    return f"drawn-{found.hexdigest()[:32]}"
+        found += bits
+    return found
 
 
 def _bits(known: dict[str, tuple[Any, bytes]], name: str, part: nn.Module) -> bytes | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -54,6 +55,8 @@ class Subject:
     queries: int = 0
     #: what `kept_pictures` knows of the weights, component -> (when it holds, hash); nobody else has the same ones
     hashed: dict[str, tuple[Any, bytes]] = field(default_factory=dict, init=False, repr=False)
+    #: why the artifacts may do less than expected on this model, as they said when they were applied
+    told: dict[str, None] = field(default_factory=dict, init=False, repr=False)
     _stage: str = "base"
 
     @cached_property
@@ -131,10 +134,11 @@ class Subject:
     @contextmanager
     def edited(self, strength: float | None = None) -> Iterator[None]:
         """The artifacts in force for the length of a with-block."""
-        self._stage = "edited" if strength is None else f"strength {strength:g}"
         target = self.target.family.wrap(self.pipe)
         level = self.strength if strength is None else strength
         handles = all_of(partial(apply_to, target, item, level, any_base=self.any_base) for item in self.artifacts)
+        self._stage = "edited" if strength is None else f"strength {strength:g}"
+        self.told |= dict.fromkeys(text for handle in handles for text in handle.warnings)
         try:
             yield
         finally:
@@ -148,12 +152,12 @@ class Subject:
 
         Of a model without cross-attention, those of all linear layers.
         """
-        self._stage = "destroyed"
         generator = torch.Generator().manual_seed(1)
         linear = [ref for ref in self.target.info.refs if ref.kind == "linear"]
         chosen = self.target.modules("cross_v") if self.modality == IMAGE else linear
         parameters = [self.target.module(ref).get_parameter("weight") for ref in chosen]
         before = [parameter.data for parameter in parameters]
+        self._stage = "destroyed"
         try:
             for parameter, weight in zip(parameters, before, strict=True):
                 order = torch.randperm(weight.shape[0], generator=generator)
@@ -168,21 +172,28 @@ class Subject:
         """What ``make`` gives without any artifact; remembered per base, tag, prompts and sampler.
 
         With ``kind``, a class of ``pictures`` and ``labels``, by other processes as well (`evaluation.kept_pictures`).
+        Nothing is remembered where more acts on the model than its weights tell.
         """
+        from erase_plugins.evaluation.kept_pictures import state_of
+
         key = (
             tag,
             tuple((name, item.short) for name, item in sorted(self.target.fingerprint().items())),
             str(self.target.dtype), getattr(self.judge, "fingerprint", ""), self.steps, self.guidance,
             tuple((name, item.text, item.seed) for name, items in sets.items() for item in items),
         )  # fmt: skip
-        if key in _BASE_CACHE:
-            _BASE_CACHE.move_to_end(key)
+        state = state_of(self)
+        if state is None:
+            return make(self, sets)
+        known = (hashlib.sha256(state).digest(), *key)
+        if known in _BASE_CACHE:
+            _BASE_CACHE.move_to_end(known)
             self.queries += sum(map(len, sets.values()))
-            return _BASE_CACHE[key]
-        _BASE_CACHE[key] = make(self, sets) if kind is None else self._from_disk(sets, make, key, kind)
+            return _BASE_CACHE[known]
+        _BASE_CACHE[known] = make(self, sets) if kind is None else self._from_disk(sets, make, key, kind)
         while len(_BASE_CACHE) > _CACHED_SETS:
             _BASE_CACHE.popitem(last=False)
-        return _BASE_CACHE[key]
+        return _BASE_CACHE[known]
 
     def _from_disk(self, sets: Any, make: Callable[[Subject, Any], Any], key: tuple[Any, ...], kind: Any) -> Any:
         from erase_plugins.evaluation import kept_pictures

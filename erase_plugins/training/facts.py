@@ -185,6 +185,7 @@ class FactMethod(ABC):
 
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:
         """Finds keys and values and solves for the edit."""
+        from erase_plugins.artifacts.lowrank import balanced
         from erase_plugins.engine import fact_editing as facts
         from erase_plugins.engine.key_edits import moment
 
@@ -230,7 +231,8 @@ class FactMethod(ABC):
             with facts.in_force(target, changes):
                 solved = self._keys(target, ref, prompts, prefixes, moments[number], stay[number])
                 left = (goal - facts.values(target, block, plain)) / (len(refs) - number)
-            changes.append((ref, *_balanced(self.factor(solved, options), left.T)))
+            A, R = balanced(self.factor(solved, options), left.T)  # so that no float16 copy loses one of them
+            changes.append((ref, A.float(), R.float()))
         with facts.in_force(target, changes):
             missed = goal - facts.values(target, block, plain)
             for name, part in asked_of.items():
@@ -357,12 +359,6 @@ def _descent(options: Any) -> Any:
 
     how = options.value_steps, options.value_lr, options.kl, options.value_decay, options.clamp, options.value_enough
     return Descent(*how)
-
-
-def _balanced(A: Tensor, R: Tensor) -> tuple[Tensor, Tensor]:
-    """The same product with rows and columns of like length, so that no float16 copy loses one of them."""
-    scale = (R.norm(dim=0) / A.norm(dim=1).clamp_min(1e-300)).sqrt().clamp_min(1e-30)
-    return (A * scale[:, None]).float(), (R / scale).float()
 
 
 def _edit(target: Target, changes: Sequence[tuple[ModuleRef, Tensor, Tensor]]) -> Edit:

@@ -20,6 +20,8 @@ from erase_plugins.runtime.sidecars import sidecar_files
 from erase_plugins.workflow.artifacts import load_artifact, save_artifact
 
 DTYPES = ("float32", "float16", "bfloat16")
+#: share of a change that a dtype may lose
+_LOST = 0.1
 
 
 def convert(
@@ -86,7 +88,7 @@ def _convert(
         notes += note
     edit = _fit(edit, chosen, kind, target, rank, energy, errors)
     if dtype is not None:
-        edit = cast(edit, dtype, chosen.id)
+        edit = cast(edit, dtype, errors)
     if errors:
         worst = max(errors, key=lambda name: errors[name])
         notes.append(f"relative error per weight at most {errors[worst]:.2g} ({worst})")
@@ -211,21 +213,37 @@ def check_fits(target: Any, edit: Edit) -> None:
         raise Unsupported(f"the artifact is for family {edit.family}, the base model is of family {target.family.id}")
 
 
-def cast(edit: Edit, dtype: str, layout: str) -> Edit:
-    """The edit as it will be after storing it in a smaller dtype.
+def cast(edit: Edit, dtype: str, errors: dict[str, float]) -> Edit:
+    """The edit as it will be after storing it in a smaller dtype, low-rank factors balanced for it.
+
+    Args:
+        edit: the edit.
+        dtype: name of the dtype.
+        errors: gets the relative error of every change added, by component and key.
 
     Raises:
         NotFiniteError: a value is too large for the dtype.
+        Unsupported: so many values are too small for it that a change would be another one.
     """
     import torch
 
+    from erase_plugins.artifacts.lowrank import balanced, difference
+
     kind = getattr(torch, dtype)
 
-    def narrow(_component: str, _key: str, delta: Any) -> Any:
-        if delta.kind == "addon":
-            return replace(delta, weights={name: tensor.to(kind) for name, tensor in delta.weights.items()})
-        fields = {n: t.to(kind) if t.is_floating_point() else t for n, t in delta.tensors().items()}
-        return type(delta)(**fields)
+    def narrow(component: str, key: str, delta: Any) -> Any:
+        parts = delta.tensors()
+        if delta.kind in ("lowrank", "contextmap") and kind == torch.float16:
+            parts = dict(zip(parts, balanced(*(part.float() for part in parts.values())), strict=True))
+        parts = {name: part.to(kind) if part.is_floating_point() else part for name, part in parts.items()}
+        made = replace(delta, weights=parts) if delta.kind == "addon" else type(delta)(**parts)
+        sound = all(part.isfinite().all() for part in parts.values())
+        name, lost = f"{component} {key}", difference(delta, made) if sound else 0.0  # told below
+        if lost > _LOST:
+            raise Unsupported(f"{dtype} is too coarse for {name}: {lost:.0%} of it would be lost; use float32")
+        if lost:
+            errors[name] = errors.get(name, 0.0) + lost
+        return made
 
     small = replace(edit.map(narrow), statistics={}, meta={"dtype": dtype})
     try:

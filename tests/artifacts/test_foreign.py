@@ -144,3 +144,35 @@ def test_pickles_are_not_opened(tmp_path):
     torch.save({"a": torch.zeros(2)}, tmp_path / "x.safetensors")
     with pytest.raises(CorruptArtifact, match="pickle or zip"):
         inspect_file(tmp_path / "x.safetensors")
+
+
+def flow_file(place, *modules, width=64):
+    """A LoRA of a flow transformer that says nothing of its base."""
+    tensors = {}
+    for module in modules:
+        tensors[f"transformer.{module}.lora_A.weight"] = torch.ones(2, width)
+        tensors[f"transformer.{module}.lora_B.weight"] = torch.ones(width, 2)
+    write_tensors(place, tensors, {})
+    return place
+
+
+@pytest.mark.parametrize(
+    ("modules", "width", "family"),
+    [
+        (("single_transformer_blocks.3.attn.to_q", "transformer_blocks.5.attn.to_q"), 64, "flux"),
+        (("transformer_blocks.5.attn.to_q",), 3072, "flux"),
+        (("transformer_blocks.5.attn.to_q",), 2432, "sd3"),
+    ],
+)
+def test_flow_transformers_are_told_apart(modules, width, family, tmp_path):
+    file = flow_file(tmp_path / "x.safetensors", *modules, width=width)
+    assert inspect_file(file)["family"] == family
+    assert load_artifact(file).edit.family == family
+
+
+def test_what_two_families_could_read_is_not_guessed(tmp_path):
+    file = flow_file(tmp_path / "x.safetensors", "transformer_blocks.5.attn.to_q")
+    assert inspect_file(file)["family"] is None
+    with pytest.raises(ArtifactError, match=r"may be of family .*flux.*say which with family"):
+        load_artifact(file)
+    assert load_artifact(file, "flux").edit.family == "flux"

@@ -145,6 +145,16 @@ def test_lowering_refuses_another_width():
         lower(edit, {"unet": ["k.weight"]}, lambda component, name: torch.ones(5, 4))
 
 
+def test_a_sum_is_as_precise_as_its_finest_part():
+    torch.manual_seed(0)
+    coarse = LowRank(torch.randn(2, 8).half(), torch.randn(8, 2).half())
+    fine = LowRank(torch.randn(2, 8), 1e-6 * torch.randn(8, 2))
+    for pair in ((coarse, fine), (fine, coarse)):
+        left = add(*pair).A.double().T @ add(*pair).B.double().T
+        wanted = sum(part.A.double().T @ part.B.double().T for part in pair)
+        assert torch.allclose(left, wanted, rtol=0, atol=1e-14)
+
+
 def test_other_kinds_add_up_and_clashes_are_refused():
     assert torch.equal(add(Dense(torch.ones(2)), Dense(torch.ones(2))).dW, torch.full((2,), 2.0))
     rows = add(Rows(torch.tensor([1]), torch.ones(1, 2)), Rows(torch.tensor([1]), torch.ones(1, 2)))

@@ -48,6 +48,12 @@ def test_the_interval_of_a_difference_has_them_too() -> None:
     assert high == pytest.approx(-binomial_quantile(400, 0.25, 0.025), abs=0.003)
 
 
+def test_a_difference_that_all_pictures_share_is_not_certain() -> None:
+    assert paired_difference([1] * 30, [0] * 30) == (-1.0, -1.0, pytest.approx(-0.9))
+    assert paired_difference([0] * 30, [1] * 30) == (1.0, pytest.approx(0.9), 1.0)
+    assert paired_difference([1, 0], [1, 0]) == (0.0, -1.0, 1.0)
+
+
 def test_nothing_measured_is_nan() -> None:
     assert all(math.isnan(value) for value in mean_interval([]))
 
@@ -55,7 +61,7 @@ def test_nothing_measured_is_nan() -> None:
 def test_pairs_see_through_common_variation() -> None:
     base = [0, 1] * 50
     mean, low, high = paired_difference(base, base)
-    assert (mean, low, high) == (0.0, 0.0, 0.0)
+    assert (mean, low, high) == (0.0, -0.03, 0.03)
     mean, low, high = paired_difference(base, [0] * 100)
     assert mean == -0.5
     assert low < -0.4 > high - 0.05

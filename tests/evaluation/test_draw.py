@@ -7,7 +7,8 @@ import torch
 
 import erase_plugins as ep
 from erase_plugins.engine import activations
-from erase_plugins.testing.tiny import tiny_flux, tiny_sdxl
+from erase_plugins.evaluation.draw import draw
+from erase_plugins.testing.tiny import tiny_flux, tiny_sd1, tiny_sdxl
 
 
 @pytest.mark.parametrize("distilled", [True, False])
@@ -40,3 +41,27 @@ def test_large_pictures_are_drawn_few_at_a_time_and_decoded_one_by_one(make, mon
     assert set(decoded) == {1}
     assert not pipe.vae.use_slicing
     assert (found - wanted).abs().max() < 1e-5
+
+
+def blackening(pipe):
+    """A safety checker that finds fault with every picture, as stock pipelines call it."""
+    from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+    from transformers import CLIPConfig, CLIPImageProcessor
+
+    tower = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    checker = StableDiffusionSafetyChecker(CLIPConfig(vision_config=tower, text_config=tower, projection_dim=8))
+    checker.forward = lambda clip_input, images: (images * 0, [True] * len(images))
+    parts = {**pipe.components, "safety_checker": checker, "feature_extractor": CLIPImageProcessor()}
+    return type(pipe)(**parts)
+
+
+def test_a_safety_checker_does_not_hide_what_is_measured():
+    """Black pictures counted as pictures without the concept."""
+    plain = tiny_sd1()
+    pipe = blackening(plain)
+    config, checker = dict(pipe.config), pipe.safety_checker
+    assert draw(pipe, ["a cat"], [1], steps=2, fast=False).any()
+    assert torch.equal(draw(pipe, ["a cat"], [1], steps=2), draw(plain, ["a cat"], [1], steps=2))
+    assert pipe.safety_checker is checker
+    assert dict(pipe.config) == config
+    assert not ep.generate(pipe, "a cat", seeds=1, steps=2).any(), "who draws for others keeps the checker"

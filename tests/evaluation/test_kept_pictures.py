@@ -6,7 +6,9 @@ import json
 
 import pytest
 import torch
+from peft import LoraConfig
 
+import erase_plugins as ep
 from erase_plugins.artifacts import lineage
 from erase_plugins.engine import disk_cache
 from erase_plugins.evaluation import kept_pictures
@@ -17,6 +19,7 @@ from erase_plugins.evaluation.budget import Budget
 from erase_plugins.evaluation.prompts import Prompt
 from erase_plugins.runtime.patcher import checksum
 from erase_plugins.testing.tiny import tiny_sd1
+from erase_plugins.workflow.models import target_of
 from tests.evaluation.attacks.stub import tiny_subject
 
 
@@ -111,3 +114,37 @@ def test_a_run_that_goes_on_after_a_kill_counts_what_it_had_before(subject, tmp_
         sample = study.kept("plain name", make(subject), prompts)
         counts.append((study.asked, json.dumps(sample.hits)))
     assert counts[0] == counts[1] == (5, "[1, 1, 1]")
+
+
+PROMPTS = {"target": [Prompt("a picture of an owl", 1, {"concept": "owl"}, "concept")]}
+
+
+def other_edit(pipe):
+    return ep.apply(pipe, ep.erase(target_of(pipe, "tiny"), "dog", "uce", options={"vocabulary": 0}))
+
+
+def other_adapter(pipe):
+    torch.manual_seed(0)
+    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_k"], init_lora_weights=False))
+
+
+def other_schedule(pipe):
+    pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, beta_schedule="linear", beta_end=0.03)
+
+
+def other_decoder(pipe):
+    pipe.vae.decoder.conv_out.weight.data.mul_(-1)
+
+
+@pytest.mark.parametrize("change", [other_edit, other_adapter, other_schedule, other_decoder])
+def test_what_the_base_drew_before_it_was_changed_is_not_shown_again(subject, change):
+    """The fingerprint of a base knows no adapters, edits, decoder or noise schedule; pictures do."""
+    looked = lambda asked: drawn_by_base(asked, PROMPTS["target"])  # noqa: E731
+    drawn = lambda asked, sets: asked.generate(["a picture of an owl"], [1], edit="off")  # noqa: E731
+    before = looked(subject), subject.remembered(PROMPTS, drawn, "test")
+    assert subject.remembered(PROMPTS, lambda *_: None, "test") is before[1], "it is remembered while nothing changes"
+    handle = change(subject.pipe)
+    after = tiny_subject(subject.pipe, artifacts=subject.artifacts)
+    for old, new in zip(before, (looked(after), after.remembered(PROMPTS, drawn, "test")), strict=True):
+        assert not torch.equal(old, new)
+    del handle

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 import erase_plugins as ep
 from erase_plugins import hookimpl
-from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.errors import EraseError, RequestError, Unsupported
 from erase_plugins.manager import get_manager
 from erase_plugins.types import EvalReport, EvalRow
 from erase_plugins.workflow.measure import open_subject
@@ -106,3 +108,16 @@ def test_a_judge_of_another_modality_is_never_asked_about_pictures(tiny_sd1):
             ep.evaluate(tiny_sd1(), [], "quick", erased=["pizza"])
         with pytest.raises(Unsupported, match="judge 'reader' looks at text, and this model makes images"):
             ep.evaluate(tiny_sd1(), [], "quick", erased=["pizza"], judge="reader")
+
+
+def test_an_artifact_that_cannot_be_applied_leaves_the_subject_usable(subject, artifact):
+    broken = dataclasses.replace(subject, artifacts=[artifact, artifact])
+    with pytest.raises(EraseError), broken.edited():
+        pass
+    assert len(broken.generate(*ASKED, edit="off")) == 2
+
+
+def test_what_an_artifact_says_when_it_is_applied_stands_in_the_report(pocket_pipe):
+    guard = ep.erase(pocket_pipe, "pizza", method="negative-prompt")
+    report = ep.evaluate(pocket_pipe, [guard], "quick", images=2)
+    assert any("nothing is removed from the weights" in text for text in report.warnings)

@@ -307,6 +307,65 @@ def test_peft_configuration_is_honoured(rslora, tmp_path):
     assert torch.allclose(found.dense(), (3.0 if rslora else 1.5) * up @ down, atol=1e-5)
 
 
+def peft_adapter(place, **config):
+    """A module with a LoRA in peft's files, and what peft adds to its weights when it reads them."""
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from torch import nn
+
+    def module():
+        names = ("to_q", "to_k")
+        attention = nn.ModuleDict({name: nn.Linear(8, 8) for name in names})
+        return nn.ModuleDict({"mid_block": nn.ModuleDict({"attentions": nn.ModuleList([attention])})})
+
+    torch.manual_seed(0)
+    base, other = module(), module()
+    other.load_state_dict(base.state_dict())
+    made = get_peft_model(base, LoraConfig(r=4, lora_alpha=4, target_modules=["to_q", "to_k"], **config))
+    for name, part in made.named_parameters():
+        if ".lora_" in name:
+            part.data += 0.1 * torch.randn_like(part)
+    made.save_pretrained(place)
+    before = {name: part.clone() for name, part in other.state_dict().items()}
+    after = PeftModel.from_pretrained(other, place).merge_and_unload().state_dict()
+    return {name: part - before[name] for name, part in after.items() if name.endswith(".weight")}
+
+
+@pytest.mark.parametrize(
+    "pattern", [{"to_k": 32}, {"mid_block.attentions.0.to_k": 32}, {"^mid_block.attentions.0.to_k": 32}, {"^to_k": 32}]
+)
+def test_alpha_patterns_are_those_of_peft(pattern, tmp_path):
+    wanted = peft_adapter(tmp_path, alpha_pattern=pattern)
+    for key, delta in load_artifact(tmp_path).edit.deltas["unet"].items():
+        assert torch.allclose(delta.dense(), wanted[key], atol=1e-6), key
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"alpha_pattern": {r"mid_block\..*\.to_k": 32}}, "regular expression"),
+        ({"init_lora_weights": "pissa"}, "changes the base weights"),
+        ({"init_lora_weights": "olora"}, "changes the base weights"),
+    ],
+)
+def test_what_peft_would_make_something_else_of_is_refused(config, words, tmp_path):
+    peft_adapter(tmp_path, **config)
+    with pytest.raises(ArtifactError, match=words):
+        load_artifact(tmp_path)
+
+
+def test_alpha_patterns_in_a_header_are_found_with_and_without_text_model(tmp_path):
+    import json
+
+    down, up = torch.randn(4, 8), torch.randn(8, 4)
+    path = "text_model.encoder.layers.0.self_attn.q_proj"
+    names = {f"text_encoder.{path}.lora_A.weight": down, f"text_encoder.{path}.lora_B.weight": up}
+    for key in (path, path.removeprefix("text_model.")):
+        config = {"text_encoder.r": 4, "text_encoder.lora_alpha": 4, "text_encoder.alpha_pattern": {key: 12}}
+        write_tensors(tmp_path / "x.safetensors", names, {"lora_adapter_metadata": json.dumps(config)})
+        ((_, _, found),) = load_artifact(tmp_path / "x.safetensors", "sd1").edit.items()
+        assert torch.allclose(found.dense(), 3 * up @ down, atol=1e-5)
+
+
 def test_half_a_pair_and_foreign_parts_are_refused(tmp_path):
     stem = "lora_unet_mid_block_attentions_0_proj_in"
     write_tensors(tmp_path / "half.safetensors", {f"{stem}.lora_down.weight": torch.ones(1, 4)}, {})

@@ -192,9 +192,34 @@ def test_dtype_of_the_file(dtype, name, layout, pocket_target, tmp_path):
 
 def test_too_large_for_half_precision(pocket_target, tmp_path):
     ref = pocket_target.modules("cross_kv")[0]
-    edit = Edit("sd1", {"unet": {ref.weight: LowRank(torch.full((1, ref.shape[1]), 1e6), torch.ones(ref.shape[0], 1))}})
+    edit = Edit(
+        "sd1", {"unet": {ref.weight: LowRank(torch.full((1, ref.shape[1]), 1e12), torch.ones(ref.shape[0], 1))}}
+    )
     with pytest.raises(NotFiniteError, match="use bfloat16"):
         convert(artifact_of(pocket_target, edit), "kohya", out=tmp_path / "x.safetensors", dtype="float16")
+
+
+@pytest.mark.parametrize("size", [1e6, 1e-9])
+def test_factors_of_unlike_size_fit_into_half_precision(size, pocket_target, tmp_path):
+    ref = pocket_target.modules("cross_kv")[0]
+    torch.manual_seed(0)
+    change = LowRank(torch.randn(2, ref.shape[1]) / size, size * torch.randn(ref.shape[0], 2))
+    artifact = artifact_of(pocket_target, Edit("sd1", {"unet": {ref.weight: change}}))
+    made = convert(artifact, "kohya", out=tmp_path / "x.safetensors", dtype="float16")
+    ((_, _, found),) = stored(tmp_path / "x.safetensors").items()
+    error = float((found.dense() - change.dense()).norm() / change.dense().norm())
+    assert error < 1e-3
+    (told,) = made.manifest.history[-1]["errors"].values()
+    assert told == pytest.approx(error, rel=0.01)
+    assert "relative error per weight at most" in made.manifest.notes[-1]
+
+
+def test_what_vanishes_in_half_precision_is_refused(pocket_target, tmp_path):
+    ref = pocket_target.modules("cross_kv")[0]
+    edit = Edit("sd1", {"unet": {ref.weight: Dense(torch.full(ref.shape, 1e-9))}})
+    with pytest.raises(Unsupported, match=r"too coarse .* 100% of it would be lost"):
+        convert(artifact_of(pocket_target, edit), "diff", out=tmp_path / "x.safetensors", dtype="float16")
+    assert not list(tmp_path.iterdir())
 
 
 def test_sidecars(pocket_target, tmp_path):

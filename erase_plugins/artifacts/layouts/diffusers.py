@@ -70,7 +70,7 @@ class DiffusersLayout:
         return any(_COMPONENT.match(key) and _TENSOR.match(key) for key in keys)
 
     def read(self, path: Path, family: FamilyNames) -> Edit:
-        from erase_plugins.artifacts.lora_file import Pairs, collect, padding_names
+        from erase_plugins.artifacts.lora_file import Pairs, adapter_scale, collect, padding_names
         from erase_plugins.artifacts.tensors import read_tensors
         from erase_plugins.errors import ArtifactError
 
@@ -93,7 +93,8 @@ class DiffusersLayout:
                 raise ArtifactError(f"{path.name}: '{stem[:80]}' is not a module of family {family.id}")
             places[stem] = place
             if "down" in group:
-                scales[stem] = _scale(config, place, group["down"].shape[0])
+                own = {name.partition(".")[2]: item for name, item in config.items() if name.startswith(f"{place[0]}.")}
+                scales[stem] = adapter_scale(own, place[1], group["down"].shape[0])
         return collect(family.id, pairs, places, scales)
 
 
@@ -107,21 +108,6 @@ def _metadata(header: Mapping[str, str]) -> Mapping[str, Any]:
     if not isinstance(data, dict):
         raise CorruptArtifact(f"the header entry {_METADATA} is not a JSON object")
     return data
-
-
-def _scale(config: Mapping[str, Any], place: tuple[str, str], rank: int) -> float:
-    """alpha / rank of one module as peft computes it; 1 without metadata."""
-    from erase_plugins.errors import CorruptArtifact
-
-    component, path = place
-    alpha = config.get(f"{component}.lora_alpha", rank)
-    patterns = config.get(f"{component}.alpha_pattern") or {}
-    try:
-        alpha = next((value for name, value in patterns.items() if path == name or path.endswith(f".{name}")), alpha)
-        alpha = float(alpha)
-    except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise CorruptArtifact(f"{component}: alpha in the header is not a number") from error
-    return alpha / (rank**0.5 if config.get(f"{component}.use_rslora") else rank) if rank else 1.0
 
 
 @hookimpl

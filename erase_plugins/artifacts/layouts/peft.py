@@ -25,6 +25,13 @@ _PREFIX = "base_model.model."
 _TENSOR = re.compile(r"^base_model\.model\.(?P<path>.+)\.lora_(?P<part>[AB])(\.[^.]+)?\.weight$")
 _COMPONENT = "erase_plugins.component"
 _PARTS = {"A": "down", "B": "up"}
+#: entries of the configuration with which a layer does something else than add the product of both factors
+_OTHER_FORMS = (
+    "use_dora", "use_qalora", "use_bdlora", "alora_invocation_tokens", "arrow_config", "kasa_config",
+    "monteclora_config", "layer_replication",
+)  # fmt: skip
+#: starts of which what is trained is a part of the base weight, taken out of it
+_CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 class PeftLayout:
@@ -136,7 +143,7 @@ def _config(
 
 def _read_one(file: Path, family: FamilyNames) -> Edit:
     from erase_plugins.artifacts.edit import Edit
-    from erase_plugins.artifacts.lora_file import Pairs, collect
+    from erase_plugins.artifacts.lora_file import Pairs, adapter_scale, collect
     from erase_plugins.artifacts.names import canonical
     from erase_plugins.artifacts.tensors import read_tensors
     from erase_plugins.errors import ArtifactError
@@ -155,7 +162,7 @@ def _read_one(file: Path, family: FamilyNames) -> Edit:
     for stem, group in pairs.found.items():
         places[stem] = (component, canonical(component, stem))
         if "down" in group:
-            scales[stem] = _scale(config, stem, group["down"].shape[0])
+            scales[stem] = adapter_scale(config, stem, group["down"].shape[0])
     edit = collect(family.id, pairs, places, scales)
     return Edit(edit.family, {
         component: {
@@ -192,24 +199,15 @@ def _read_config(path: Path) -> Mapping[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise CorruptArtifact(f"{CONFIG} is not JSON") from error
-    if not isinstance(data, dict) or data.get("peft_type") != "LORA" or data.get("use_dora"):
+    if not isinstance(data, dict) or data.get("peft_type") != "LORA" or any(map(data.get, _OTHER_FORMS)):
         raise ArtifactError(f"{CONFIG} does not describe a plain LoRA")
-    return data
-
-
-def _scale(config: Mapping[str, Any], path: str, rank: int) -> float:
-    """alpha / rank of one module, patterns and rank-stabilised scaling included."""
-    from erase_plugins.errors import CorruptArtifact
-
-    patterns = config.get("alpha_pattern") or {}
-    try:
-        alpha = next(
-            (value for name, value in patterns.items() if re.fullmatch(rf"(.*\.)?({re.escape(name)})", path)),
-            config.get("lora_alpha", rank),
+    start = str(data.get("init_lora_weights"))
+    if start.lower().startswith(_CHANGED_BASE):
+        raise ArtifactError(
+            f"{CONFIG} says init_lora_weights {start[:40]}, which changes the base weights too; "
+            "save it as a plain LoRA with peft (path_initial_model_for_weight_conversion) and read that"
         )
-        return float(alpha) / (rank**0.5 if config.get("use_rslora") else rank) if rank else 1.0
-    except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise CorruptArtifact(f"{CONFIG}: alpha is not a number") from error
+    return data
 
 
 @hookimpl

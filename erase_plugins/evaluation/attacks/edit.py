@@ -234,7 +234,7 @@ def ledits_pipeline(pipe: Any, model: str) -> Any:
     kind = getattr(diffusers, name, None)
     if kind is None:
         raise Unsupported(f"diffusers has no LEDITS++ for {model} ({type(pipe).__name__})")
-    given = {**pipe.components, "requires_safety_checker": False, "add_watermarker": False}
+    given = {**pipe.components, "safety_checker": None, "requires_safety_checker": False, "add_watermarker": False}
     given["scheduler"] = diffusers.DPMSolverMultistepScheduler.from_config(
         pipe.scheduler.config, algorithm_type="sde-dpmsolver++", solver_order=2
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from erase_plugins.engine import disk_cache
 from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.evaluation import kept_pictures
 from erase_plugins.evaluation.attacks.rates import FEWEST, seen
 from erase_plugins.evaluation.prompts import Prompt, find_axis, quick_prompts
 from erase_plugins.hints import Hint
@@ -71,17 +71,15 @@ def split_prompts(subject: Subject, concept: str) -> Split:
 
 def drawn_by_base(subject: Subject, prompts: Sequence[Prompt]) -> Tensor:
     """Pictures (n, 3, height, width) in 0..1 of the model without any artifact; kept on disk for other sessions."""
-    told = [
-        sorted((name, item.short) for name, item in subject.target.fingerprint().items()), subject.steps,
-        subject.guidance, str(subject.target.dtype), [(item.text, item.seed) for item in prompts],
-    ]  # fmt: skip
-    key = "drawn-" + hashlib.sha256(json.dumps(told).encode()).hexdigest()[:24]
+    texts, seeds = [item.text for item in prompts], [item.seed for item in prompts]
+    told = ("lesson", subject.steps, subject.guidance, str(subject.target.dtype), texts, seeds)
+    key = kept_pictures.key_of(subject, texts, told)
     shape = (len(prompts), 3, *subject.target.picture_size())
-    found = disk_cache.read(key, {"pictures": (shape, torch.uint8)})
+    found = None if key is None else disk_cache.read(key, {"pictures": (shape, torch.uint8)})
     if found is None:
-        pictures = subject.generate([item.text for item in prompts], [item.seed for item in prompts], edit="off")
+        pictures = subject.generate(texts, seeds, edit="off")
         found = {"pictures": (pictures * 255).round().clamp(0, 255).to(torch.uint8)}
-        if tuple(pictures.shape) == shape:
+        if key is not None and tuple(pictures.shape) == shape:
             disk_cache.write(key, found)
     else:
         subject.queries += len(prompts)  # they were looked at, whoever drew them

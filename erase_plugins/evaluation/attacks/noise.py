@@ -151,6 +151,8 @@ def redraw(subject: Subject, prompts: Sequence[Prompt], pictures: Tensor, level:
     except ValueError as error:
         raise Unsupported(f"diffusers draws no pictures from pictures with {subject.model}") from error
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(subject.pipe.scheduler.config)
+    if getattr(pipe, "safety_checker", None) is not None:
+        pipe.safety_checker = None  # a black picture would count as one without the concept
     pipe.set_progress_bar_config(disable=True)
     more: dict[str, Any] = {"strength": level}
     if level is None:

@@ -59,8 +59,13 @@ def per_set(budget: Budget, attack: str, sets: int, least: int = 1) -> int:
 
 
 def picture_passes(subject: Subject) -> int:
-    """Passes through the denoiser for one picture."""
-    return subject.steps * (2 if subject.guidance > 1 else 1)
+    """Passes through the denoiser for one picture: one per step where guidance is a network input, as in FLUX."""
+    from erase_plugins.families.flow import is_packed
+
+    part = getattr(subject.target, "network", None)  # a host may have its own way to draw, and none of these
+    network = None if part is None else part("denoiser")
+    distilled = network is not None and (is_packed(network) or bool(getattr(network.config, "time_cond_proj_dim", 0)))
+    return subject.steps * (2 if subject.guidance > 1 and not distilled else 1)
 
 
 def control_row(kind: str) -> str:

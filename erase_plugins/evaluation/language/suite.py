@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.data import DataRef
@@ -69,6 +70,7 @@ class LanguageSuite:
             RequestError: nothing to ask, or what was erased is none of the subjects of the rows.
             Unsupported: the reference has other words.
         """
+        from erase_plugins.evaluation.kept_pictures import state_of
         from erase_plugins.evaluation.language.measure import measured
         from erase_plugins.families.texts import tokenizer_of
 
@@ -92,8 +94,9 @@ class LanguageSuite:
                     one = measured(asked, tokenizer, probes, parts)
                     return one, attacks_on(asked, tokenizer, probes, options, ctx.seed) if options.attacks else {}
 
-            found[name], extra = measure() if name == "edited" else _remembered(
-                (name, _prints(asked), tuple(names), options, ctx.seed), measure
+            state_now = b"" if asked is twin else state_of(subject)  # a reference was read from its files just now
+            found[name], extra = measure() if name == "edited" or state_now is None else _remembered(
+                (name, sha256(state_now).digest(), _prints(asked), tuple(names), options, ctx.seed), measure
             )  # fmt: skip
             if extra:
                 attacked[name] = extra
