@@ -1,6 +1,6 @@
 """Reversible parameter changes. The original tensor is set aside, never recomputed: undo is exact to the last bit.
 
-On an accelerator that fills up originals go to the processor's memory.
+On an accelerator that fills up, originals go to the processor's memory.
 
 Several edits on one parameter add up; each is kept as its delta, the sum is formed in float32 from the original, the
 smallest strength first, and cast once: what came and went in between leaves no trace, and of edits with different
