@@ -21,10 +21,9 @@ from erase_plugins.types import EvalReport
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.pairs import Gallery, read_gallery
 from hub_cards.attacks import attack_files
-from hub_cards.bundle import CARD, REPORT, Bundle, PushFile, artifact_files, report_files
+from hub_cards.bundle import CARD, REPORT, Bundle, How, PushFile, artifact_files, report_files
 from hub_cards.errors import clean, reaching
 from hub_cards.front_matter import keep_user_text, merge
-from hub_cards.how import How
 from hub_cards.kept import Kept, check_theirs, keep
 from hub_cards.model_card import TAGS, card
 from hub_cards.remote import Remote, look, with_state
@@ -61,7 +60,7 @@ def push(
         space: "owner/name" of a Space where readers can try it; one that the page names stays.
         publish_attacks: publish what the attacks found as well; whoever has it can bring the concept back.
         options: private, create_pr, revision, message, license, parent, prune, personal, requirement, dry_run, show;
-            see `hub_cards.how.How`.
+            see `hub_cards.bundle.How`.
 
     Raises:
         HubError: not reachable or refused; the repository holds its old state.

@@ -15,10 +15,9 @@ from erase_plugins.page.package import carried
 from erase_plugins.page.studio import Settings
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.pairs import Gallery, choose_prompts
-from hub_cards.bundle import CARD, PushFile
+from hub_cards.bundle import CARD, How, PushFile
 from hub_cards.escape import flat, listed
 from hub_cards.front_matter import ADULT
-from hub_cards.how import How
 from hub_cards.licences import licence_of
 from hub_cards.pushing import publish
 from hub_cards.references import SCHEME
@@ -147,7 +146,7 @@ def push_space(artifact: Any, repo: str, files: Mapping[str, bytes | Path], **op
         repo: "owner/name".
         files: from `space_files`.
         options: private, prune (also pairs that are about other weights), personal, dry_run, show; see
-            `hub_cards.how.How`.
+            `hub_cards.bundle.How`.
 
     Raises:
         HubError, PushRefused, NotAllowed: as for `hub_cards.push`.

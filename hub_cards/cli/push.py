@@ -42,11 +42,10 @@ def command(
     from erase_plugins.records.release import is_release
     from erase_plugins.workflow.artifacts import load_artifact
     from erase_plugins.workflow.pairs import INDEX
-    from hub_cards.bundle import REPORT, artifact_files
+    from hub_cards.bundle import REPORT, How, artifact_files
     from hub_cards.checkpoint import push_merged
     from hub_cards.errors import check_repo
     from hub_cards.heads import push_head
-    from hub_cards.how import How
     from hub_cards.pushing import push, ready
 
     quiet_client()
