@@ -29,7 +29,7 @@ REPORT = "report.json"
 PICTURES = {"contact_sheet": "images/contact_sheet.png", "chart": "images/chart.png"}
 #: other pictures that a suite attached to its report
 FIGURE = "images/figure-{}"
-_FIGURE_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.png")
+_FIGURE_NAME = re.compile(r"images/figure-[A-Za-z0-9][A-Za-z0-9_.-]*\.png")
 
 
 @dataclass(frozen=True)
@@ -198,13 +198,11 @@ def report_files(report: EvalReport | None, folder: Path | None, pictures: bool,
     found = [PushFile(REPORT, text.encode())]
     if folder is None or not pictures:
         return found
-    names = dict(PICTURES)
-    for key, name in report.files.items():
-        if _FIGURE_FILE.fullmatch(str(name)):
-            names.setdefault(key, FIGURE.format(name))
-    for key, name in names.items():
+    figures = {key: FIGURE.format(name) for key, name in report.files.items() if key not in PICTURES}
+    for key, name in (*PICTURES.items(), *figures.items()):
         place = folder / Path(str(report.files.get(key, ""))).name
-        data = place.read_bytes() if place.is_file() and is_inside(place, folder) else b""
+        shown = is_picture(name) and place.is_file() and is_inside(place, folder)
+        data = place.read_bytes() if shown else b""
         if is_png(data):
             found.append(PushFile(name, blurred(data) if blur else place))
     return found
@@ -212,10 +210,7 @@ def report_files(report: EvalReport | None, folder: Path | None, pictures: bool,
 
 def is_picture(name: str) -> bool:
     """Whether a file in a repository has the name of a picture of a report."""
-    start = FIGURE.removesuffix("{}")
-    return name in PICTURES.values() or (
-        name.startswith(start) and _FIGURE_FILE.fullmatch(name.removeprefix(start)) is not None
-    )
+    return name in PICTURES.values() or _FIGURE_NAME.fullmatch(name) is not None
 
 
 def artifact_files(artifact: Any) -> list[PushFile]:

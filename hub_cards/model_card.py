@@ -85,8 +85,8 @@ def card(
     licence = needed(manifest.base, license) if strict else licence_of(manifest.base, license)
     asks = adults_only(manifest.concepts) if adult is None else adult
     data = metadata(manifest, found, licence, pictures=pictures, gallery=gallery, adult=asks)
-    data["erasure"] |= {key: text for key, text in (("requirement", line), ("space", shown)) if text}
-    if repo is not None and "thumbnail" in data:  # other sites need it in full; pictures of the page stay relative
+    data["erasure"] |= {"requirement": line, "space": shown}
+    if repo is not None and data["thumbnail"]:  # other sites need it in full; pictures of the page stay relative
         data["thumbnail"] = address(f"{repo}/resolve/main/{data['thumbnail']}")
     attached = {} if found is None else found.attached
     titles = {FIGURE.format(name): str(entry.get("title", "")) for name, entry in attached.items()}
@@ -112,11 +112,11 @@ def metadata(
     if gallery is not None:
         names = [(pair.prompt, name) for pair in gallery.pairs for name in (pair.before, pair.after)]
         data["widget"] = [{"text": flat(prompt), "output": {"url": name}} for prompt, name in names]
-    thumbnail = [*pictures[:1], *([gallery.pairs[0].after] if gallery is not None else [])]
-    data |= {"thumbnail": thumbnail[0]} if thumbnail else {}
-    data |= {"erased": [flat(text) for text in manifest.erased], "erasure": provenance.metadata(manifest)}
-    index = [] if report is None else model_index(manifest.name, report, usage.task_of(manifest))
-    return {**data, "model-index": index} if index else data
+    return data | {
+        "thumbnail": next(iter(pictures), gallery.pairs[0].after if gallery is not None else None),
+        "erased": [flat(text) for text in manifest.erased], "erasure": provenance.metadata(manifest),
+        "model-index": report and model_index(manifest.name, report, usage.task_of(manifest)),
+    }  # fmt: skip
 
 
 def start(
@@ -128,11 +128,11 @@ def start(
     The Hub's snippet follows the library: that of diffusers needs a file that diffusers loads.
     """
     name = usage.hub_id(base)
-    known = {} if name is None else {"base_model": name, "base_model_relation": relation}
     tags = [*(LORA if lora else ()), *PLAIN, *([kind] if kind else ()), *([flat(family)] if family else ())]
     library = "diffusers" if lora or kind == FULL else "erase-plugins"
     return {
-        **known, "library_name": library, "pipeline_tag": flat(task), **licence.metadata(),
+        "base_model": name, "base_model_relation": name and relation, "library_name": library,
+        "pipeline_tag": flat(task), **licence.metadata(),
         "tags": [*tags, *erased_tags(erased), *([ADULT] if adult else [])],
     }  # fmt: skip
 
@@ -160,7 +160,7 @@ def collection_card(
     texts = list(dict.fromkeys(flat(text) for name in names for text in library.entries[name].erased))
     data = start(library.base, library.family, texts, licence, lora, kind=COLLECTION, adult=adults_only(concepts))
     facts = {"family": flat(library.family), "base": flat(library.base.get("model") or ""), "members": len(names)}
-    data |= {"erased": texts[:_LISTED], "erasure": facts | ({"requirement": requirement} if requirement else {})}
+    data |= {"erased": texts[:_LISTED], "erasure": facts | {"requirement": requirement}}
     size = sum(entry.bytes for entry in library.entries.values()) / 1e6
     return document(data, "collection.md.j2", {
         "library": library, "names": names, "repo": repo, "requirement": requirement, "megabytes": size,
@@ -182,10 +182,11 @@ def merged_card(loaded: Any, strength: float, repo: str, licence: Licence) -> st
 
 def head_card(release: Any, licence: Licence, requirement: str | None) -> str:
     """The page of a head with its certificate."""
-
-    erasure = {"method": "noisy-gd", **({} if requirement is None else {"requirement": requirement})}
-    data = {"library_name": "erase-plugins", **licence.metadata(), "tags": ["machine-unlearning", "erase-plugins"]}
-    return document({**data, "erasure": erasure}, "head.md.j2", {
+    data = {
+        "library_name": "erase-plugins", **licence.metadata(), "tags": ["machine-unlearning", "erase-plugins"],
+        "erasure": {"method": "noisy-gd", "requirement": requirement},
+    }  # fmt: skip
+    return document(data, "head.md.j2", {
         "release": release, "records": len(release.certificate["records"]), "requirement": requirement,
         "section": section(release.certificate), "base": prose(str(release.opened["base"])),
     })  # fmt: skip

@@ -16,7 +16,7 @@ from erase_plugins.artifacts.places import INDEX
 from erase_plugins.errors import HubError
 from erase_plugins.records.certificate import CERTIFICATE
 from hub_cards.bundle import GIT_ID, Bundle, PushFile
-from hub_cards.cache import forget, is_as_announced
+from hub_cards.fetching import forget, is_as_announced
 
 #: says what a published full checkpoint is made of
 MERGED = "erase_merged.json"
