@@ -9,7 +9,7 @@ would be read as if it were about them, so such a push is refused until new evid
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -119,7 +119,13 @@ def keep(bundle: Bundle, remote: Remote, *, prune: bool = False, pictures: bool 
     by_hand = {key for key in keys if _MADE_FROM[key] not in there}
     others = {name for name in stays if old.other(name)} or (set() if old.same or prune else set(by_hand))
     if others:
-        raise PushRefused(_about_others(bundle, others))
+        names = some(sorted(others, key=lambda name: (name.endswith(".png"), name)))
+        fresh = Sentence("bring new evidence (", Hint("report"), ", ", Hint("pairs"), "), or ")
+        raise PushRefused(
+            f"{bundle.repo} holds evidence about other weights than these: {names}; ",
+            fresh if bundle.of_artifact else "", "take the old off the page with ", Hint("prune"),
+            " (its history keeps it); nothing was sent",
+        )  # fmt: skip
     gone = [name for name in old.listed if name in remote.files and name not in new]
     dropped = set(keys if prune or not old.same else keys - by_hand)
     thumbnail = str(data.get("thumbnail")).rpartition("/resolve/main/")[2]  # pages of ours name it in full
@@ -258,15 +264,3 @@ def _evidence(bundle: Bundle, remote: Remote, names: set[str]) -> dict[str, Any]
             saved.check_about([attack], bundle.artifact)
             found["attacks"][attack.attack] = attack
     return found
-
-
-def _about_others(bundle: Bundle, what: Iterable[str]) -> str:
-    names = sorted(what, key=lambda name: (name.endswith(".png"), name))
-    new = Sentence("bring new evidence (", Hint("report"), ", ", Hint("pairs"), "), or ") if bundle.of_artifact else ""
-    return Sentence(
-        f"{bundle.repo} holds evidence about other weights than these: {some(names)}; ",
-        new,
-        "take the old off the page with ",
-        Hint("prune"),
-        " (its history keeps it); nothing was sent",
-    )

@@ -75,52 +75,39 @@ def card(
         PushRefused: ``strict`` and the licence is not known.
         ArtifactError: the artifact or the report cannot be read, or the report is about another one.
     """
-
     loaded, (found, _) = load_artifact(artifact), read_report(report)
-    manifest = loaded.manifest
+    manifest, task = loaded.manifest, usage.task_of(loaded.manifest)
     against = read_attacks(report)[0] if attacks is None else tuple(attacks)
     check_about([*against, *([] if found is None else [found])], loaded)
     line = None if requirement is None else pinned(requirement)
     shown = None if space is None else check_repo(space)
     licence = needed(manifest.base, license) if strict else licence_of(manifest.base, license)
     asks = adults_only(manifest.concepts) if adult is None else adult
-    data = metadata(manifest, found, licence, pictures=pictures, gallery=gallery, adult=asks)
-    data["erasure"] |= {"requirement": line, "space": shown}
-    if repo is not None and data["thumbnail"]:  # other sites need it in full; pictures of the page stay relative
-        data["thumbnail"] = address(f"{repo}/resolve/main/{data['thumbnail']}")
+    pairs = () if gallery is None else gallery.pairs
+    drawn = [(pair.prompt, name) for pair in pairs for name in (pair.before, pair.after)]
+    thumbnail = next(iter(pictures), pairs[0].after if pairs else None)
+    if repo is not None and thumbnail:  # other sites need it in full; pictures of the page stay relative
+        thumbnail = address(f"{repo}/resolve/main/{thumbnail}")
+    data = start(manifest.base, manifest.family, manifest.erased, licence, has_lora(manifest), adult=asks, task=task)
+    data |= {
+        "widget": [{"text": flat(prompt), "output": {"url": name}} for prompt, name in drawn] or None,
+        "thumbnail": thumbnail, "erased": [flat(text) for text in manifest.erased],
+        "erasure": provenance.metadata(manifest) | {"requirement": line, "space": shown},
+        "model-index": None if found is None else model_index(manifest.name, found, task),
+    }  # fmt: skip
     attached = {} if found is None else found.attached
     titles = {FIGURE.format(name): str(entry.get("title", "")) for name, entry in attached.items()}
     return document(data, "artifact.md.j2", {
-        **usage.uses(loaded, repo or "OWNER/NAME"), "manifest": manifest, "licence": licence,
-        **numbers(found, against, manifest.erased, usage.task_of(manifest)), "gallery": gallery, "requirement": line,
-        "space": shown, "pictures": pictures, "titles": titles,
+        **usage.uses(loaded, repo or "OWNER/NAME"), **numbers(found, against, manifest.erased, task),
+        "manifest": manifest, "licence": licence, "gallery": gallery, "requirement": line, "space": shown,
+        "pictures": pictures, "titles": titles,
         # of plugins: their Markdown is their own responsibility, as their code is
         "further": [text for item in get_manager().card_sections(loaded, found) if (text := str(item).strip())],
     })  # fmt: skip
 
 
-def metadata(
-    manifest: Manifest, report: EvalReport | None, licence: Licence | None, *, pictures: Sequence[str] = (),
-    gallery: Gallery | None = None, adult: bool = False,
-) -> dict[str, Any]:  # fmt: skip
-    """The card's YAML as a dictionary; ``erasure`` repeats what the manifest says."""
-    base = usage.hub_id(manifest.base)
-    if licence is None:
-        licence = Licence("other", "as-the-base-model", address(base) if base else None)
-    data = start(manifest.base, manifest.family, manifest.erased, licence, has_lora(manifest), adult=adult,
-                 task=usage.task_of(manifest))  # fmt: skip
-    if gallery is not None:
-        names = [(pair.prompt, name) for pair in gallery.pairs for name in (pair.before, pair.after)]
-        data["widget"] = [{"text": flat(prompt), "output": {"url": name}} for prompt, name in names]
-    return data | {
-        "thumbnail": next(iter(pictures), gallery.pairs[0].after if gallery is not None else None),
-        "erased": [flat(text) for text in manifest.erased], "erasure": provenance.metadata(manifest),
-        "model-index": report and model_index(manifest.name, report, usage.task_of(manifest)),
-    }  # fmt: skip
-
-
 def start(
-    base: Any, family: str, erased: Iterable[str], licence: Licence, lora: bool, *, kind: str | None = None,
+    base: Any, family: str, erased: Iterable[str], licence: Licence | None, lora: bool, *, kind: str | None = None,
     task: str = DRAWS, adult: bool = False, relation: str = "adapter",
 ) -> dict[str, Any]:  # fmt: skip
     """How the YAML of every page begins: base, library, licence, tags.
@@ -128,11 +115,12 @@ def start(
     The Hub's snippet follows the library: that of diffusers needs a file that diffusers loads.
     """
     name = usage.hub_id(base)
+    under = licence or Licence("other", "as-the-base-model", address(name) if name else None)
     tags = [*(LORA if lora else ()), *PLAIN, *([kind] if kind else ()), *([flat(family)] if family else ())]
     library = "diffusers" if lora or kind == FULL else "erase-plugins"
     return {
         "base_model": name, "base_model_relation": name and relation, "library_name": library,
-        "pipeline_tag": flat(task), **licence.metadata(),
+        "pipeline_tag": flat(task), **under.metadata(),
         "tags": [*tags, *erased_tags(erased), *([ADULT] if adult else [])],
     }  # fmt: skip
 
