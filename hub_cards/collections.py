@@ -67,9 +67,8 @@ def push_collection(folder: str | Path | Collection, repo: str, **options: Any) 
             library, concepts, repo=repo, licence=licence, lora=lora, requirement=how.requirement or kept.requirement
         )  # fmt: skip
 
-    return publish(
-        how.bundle(library, repo, files, f"{len(library.entries)} erased concepts", record=INDEX), write, how
-    )
+    bundle = how.bundle(library, repo, files, f"{len(library.entries)} erased concepts", record=INDEX)
+    return publish(bundle, write, how)
 
 
 def pull_collection(
