@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from erase_plugins.plain_text import one_line, scrub
+from erase_plugins.plain_text import one_line, scrub, some
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,11 @@ def test_lines_are_joined():
 
 def test_nothing_acts_on_the_terminal():
     assert one_line("a\x1b[2Jb\0c é 字") == "a?[2Jb?c é 字"
+
+
+@pytest.mark.parametrize(
+    ("texts", "most", "shown"),
+    [((), 2, ""), (["a", "b"], 2, "a, b"), (("a", "b", "c", "d"), 2, "a, b and 2 more")],
+)
+def test_the_first_of_several(texts, most, shown):
+    assert some(texts, most) == shown
