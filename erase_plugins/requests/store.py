@@ -75,9 +75,8 @@ class Desk:
         # looked at before the database: one that another process makes meanwhile is no stranger's folder
         used = os.path.lexists(desk.folder) and (not desk.folder.is_dir() or any(desk.folder.iterdir()))
         there = (desk.folder / DATABASE).is_file()
-        if not there:
-            desk._lost()
         if used and not there:
+            desk._lost()
             raise ArtifactError(f"'{desk.folder.name}' is something else; choose a new folder for the requests")
         if not there and not desk.key_file.exists():
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import tempfile
 import threading
 from contextlib import suppress
@@ -30,6 +31,8 @@ def hub() -> None:
         click.echo("export " + " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items()))
         click.echo(f"a Hub at {server.url}: paste that line into another terminal, then", err=True)
         click.echo(f"  erase-plugins push ARTIFACT {server.account}/NAME --license mit", err=True)
+        for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs begin with Ctrl-C switched off
+            signal.signal(number, signal.default_int_handler)
         with suppress(KeyboardInterrupt):
             threading.Event().wait()
 

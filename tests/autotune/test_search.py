@@ -193,6 +193,7 @@ def shown(monkeypatch, *numbers):
                             distance=math.hypot(left, change), seconds=1.0)
             for number, (left, change) in enumerate(numbers)]  # fmt: skip
     monkeypatch.setattr("erase_plugins.autotune.search.rows_of", lambda study: rows)
+    monkeypatch.setattr("erase_plugins.autotune.search.counted", lambda study: [])
     return Search(None, [start()], Bench(), Budget(1.0), 3, lambda: 0.0)
 
 

@@ -55,14 +55,14 @@ def test_two_processes_write_at_once(tmp_path):
 
 
 def test_a_desk_that_another_process_makes_at_the_same_time_is_taken(tmp_path, monkeypatch):
-    real = Desk._lost
+    real = store_file.make_key
 
-    def slow(desk):
-        monkeypatch.setattr(Desk, "_lost", real)
+    def slow(file):
+        monkeypatch.setattr(store_file, "make_key", real)
         Desk.create(tmp_path / "desk")
-        real(desk)
+        real(file)
 
-    monkeypatch.setattr(Desk, "_lost", slow)
+    monkeypatch.setattr(store_file, "make_key", slow)
     assert len(Desk.create(tmp_path / "desk").ledger().entries) == 1
 
 
