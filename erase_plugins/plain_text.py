@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from functools import lru_cache
 
 _PATH = re.compile(r"(?<![\w:/.~])(?:[A-Za-z]:[\\/]|/)(?:[^\s'\",;:()\\/]+[\\/])+")
@@ -35,6 +36,12 @@ def whole_words(text: str, between: str = r"\s+") -> str:
         apart = f"(?:{between})?" if place and joined[place - 1][1] and joined[place][0] else between
         found += (apart if place else "") + re.escape(word)
     return found if joined[-1][1] else f"{found}(?![^\\W_{_JOINED}])"
+
+
+def holds(text: str, words: str) -> bool:
+    """Whether ``words`` stand whole in a text, in whatever case and however accents are encoded."""
+    said, wanted = (unicodedata.normalize("NFC", item.casefold()) for item in (text, words))
+    return bool(wanted.strip()) and re.search(whole_words(wanted), said) is not None
 
 
 def scrub(text: str) -> str:
