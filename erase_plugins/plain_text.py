@@ -10,12 +10,13 @@ _PATH = re.compile(r"(?<![\w:/.~])(?:[A-Za-z]:[\\/]|/)(?:[^\s'\",;:()\\/]+[\\/])
 _TOKEN = re.compile(r"\b(hf_|ghp_|sk-)[A-Za-z0-9_-]{8,}")
 _LOGIN = re.compile(r"(://)[^/\s@]+@")
 
-#: letters of scripts that put no spaces between words (Thai, Lao, Tibetan, Burmese, Khmer, Japanese, Chinese), and of
-#: Korean, which hangs endings on names
-_JOINED = (
-    "\u0e00-\u0fff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3005-\u3007\u3040-\u318f\u31f0-\u31ff\u3400-\u4dbf"
-    "\u4e00-\u9fff\uac00-\ud7ff\uf900-\ufaff\uff66-\uffdc\U00020000-\U0003ffff"
+#: signs of Chinese and Japanese, which put no spaces between words, and of Korean, which hangs endings on names
+SIGNS = (
+    "\u1100-\u11ff\u3005-\u3007\u3040-\u318f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7ff\uf900-\ufaff"
+    "\uff66-\uffdc\U00020000-\U0003ffff"
 )
+#: these, and letters of other scripts without such spaces (Thai, Lao, Tibetan, Burmese, Khmer)
+_JOINED = f"\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff{SIGNS}"
 _IS_JOINED = re.compile(f"[{_JOINED}]")
 
 
