@@ -28,14 +28,14 @@ def checked(given: str) -> tuple[str, str | None]:
     Raises:
         RequestError: the Hub has no such identifier, or a name is missing or stands where there is none.
     """
-    text, colon, name = (part.strip() for part in given.partition(":"))
+    text, _, name = (part.strip() for part in given.partition(":"))
     text, named = text.lower(), Hint("license", "other:NAME")
     if text not in identifiers():
         close = get_close_matches(text, identifiers(), n=1)
         meant = f"; did you mean '{close[0]}'?" if close else "."
         raise RequestError(
-            f"the Hub has no licence '{text[:60]}'{meant} https://hf.co/docs/hub/repositories-licenses lists those that "
-            "it has; another one: ", named
+            f"the Hub has no licence '{text[:60]}'{meant} https://hf.co/docs/hub/repositories-licenses lists those of "
+            "the Hub; for another one give ", named
         )  # fmt: skip
     if (text == OTHER) != bool(name):
         raise RequestError(f"only licence '{OTHER}' has a name, and needs one: ", named)

@@ -45,6 +45,16 @@ def holds(text: str, words: str) -> bool:
     return bool(wanted.strip()) and re.search(whole_words(wanted), said) is not None
 
 
+_AN = re.compile(r"(?!(?:uni(?!n)|us[aeiu]|eu|ewe|one\b|once\b|u\b))[aeiou]|hour|honest|heir", re.IGNORECASE)
+
+
+def an(words: str) -> str:
+    """English words behind "a" or "an", as they sound; words that have an article keep it."""
+    if words.lower().startswith(("a ", "an ", "the ")):
+        return words
+    return f"{'an' if _AN.match(words) else 'a'} {words}"
+
+
 def scrub(text: str) -> str:
     """A message without folders, tokens and logins: they do not belong into bug reports."""
     text = _LOGIN.sub(r"\1***@", _TOKEN.sub(r"\1***", text))

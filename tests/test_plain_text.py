@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from erase_plugins.plain_text import holds, one_line, scrub
+from erase_plugins.plain_text import an, holds, one_line, scrub
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,17 @@ def test_nothing_acts_on_the_terminal():
 )
 def test_words_are_held_whole(text, words, there):
     assert holds(text, words) is there
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("owl", "an owl"), ("pizza", "a pizza"), ("Eiffel tower", "an Eiffel tower"), ("unicorn", "a unicorn"),
+        ("umbrella", "an umbrella"), ("uninvited guest", "an uninvited guest"), ("hourglass", "an hourglass"),
+        ("horse", "a horse"), ("one-eyed cat", "a one-eyed cat"), ("European fox", "a European fox"),
+        ("used car", "a used car"), ("usher", "an usher"), ("addon", "an addon"), ("\u68b5\u9ad8", "a \u68b5\u9ad8"), ("", "a "),
+        ("a pizza", "a pizza"), ("the sea", "the sea"),
+    ],
+)  # fmt: skip
+def test_articles_go_by_sound(words, said):
+    assert an(words) == said

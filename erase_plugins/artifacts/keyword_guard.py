@@ -2,9 +2,9 @@
 
 A text is normalised (width, look-alike letters, accents, case, weights and tags of prompts) and read as it is and with
 digits for letters. A keyword, or its plural, hits if its letters stand in a row of whole words, whatever is between
-them, in any order of its words. Signs of Chinese, Japanese and Korean are words of their own there: a name is found in a
+them, in any order of its words. Signs of Chinese, Japanese and Korean are words of their own: a name is found inside a
 sentence, and in a longer word. In a private guard the keywords are HMACs under a key that is not in the file, so that
-the file names nobody; misspelt words are found by public guards only, and only in scripts that put spaces between words.
+the file names nobody; misspelt words are found by public guards only, and not in those scripts.
 """
 
 from __future__ import annotations
@@ -202,8 +202,8 @@ def _orders(text: str) -> list[str]:
     letters = "".join(words)
     if not _enough(unicodedata.normalize("NFC", letters)) or len(letters) > _LONGEST or len(words) > _WORDS:
         raise RequestError(
-            f"a keyword has {_LETTERS} to {_LONGEST} letters and at most {_WORDS} words; in Chinese, Japanese and Korean "
-            f"{_SIGNS} signs or more"
+            f"a keyword has {_LETTERS} to {_LONGEST} letters, in Chinese, Japanese and Korean {_SIGNS} signs or more, and "
+            f"at most {_WORDS} words"
         )
     named = itertools.permutations(words)
     return ["".join((*order[:-1], last)) for order in named for last in _numbers(order[-1])]

@@ -30,6 +30,7 @@ from erase_plugins.cli.console import emit, hint, human_bytes, human_seconds, pr
 from erase_plugins.concept_text import concepts_from
 from erase_plugins.errors import ArtifactError, RequestError
 from erase_plugins.hints import in_terminal
+from erase_plugins.plain_text import an
 from erase_plugins.types import DataRef, ForgetItem
 
 
@@ -207,7 +208,7 @@ def _execute(
         f"patched {patched} of {patched} modules, rank {manifest.rank}")  # fmt: skip
     say_saved(saved)
     commands = next_commands(
-        request.model, folder, _PROMPTS.get(request.forget[0].kind, "a picture of {}").format(manifest.erased[0]),
+        request.model, folder, _prompt(request.forget[0].kind, manifest.erased[0]),
         DENOISER in target.info.capabilities,
         "classifier" if CLASSIFIER in target.info.capabilities else None,
     )  # fmt: skip
@@ -262,8 +263,9 @@ def _verify(target: Any, artifact: Any, key: Any = None) -> int:
         return applied.patched
 
 
-#: a prompt that names what was erased, by its kind
-_PROMPTS = {"object": "a {}", "style": "a picture in the style of {}"}
+def _prompt(kind: str, name: str) -> str:
+    """A prompt that names what was erased."""
+    return an(name) if kind == "object" else f"a picture {'in the style ' if kind == 'style' else ''}of {name}"
 
 
 def next_commands(

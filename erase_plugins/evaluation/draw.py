@@ -14,7 +14,6 @@ from erase_plugins.families.flow import call_options, is_packed, start_options, 
 from erase_plugins.families.schedulers import KINDS, fast_scheduler
 from erase_plugins.families.target import Conditioning
 
-
 #: what reports call DPM-Solver++
 DPM = "dpm++"
 

@@ -13,6 +13,7 @@ from typing import Any
 from erase_plugins.errors import ArtifactError, RequestError
 from erase_plugins.evaluation.sensitive import blurred, is_png, png
 from erase_plugins.hints import PAIRS
+from erase_plugins.plain_text import an
 from erase_plugins.types import EvalReport, Record
 
 FOLDER = "images"
@@ -95,7 +96,10 @@ def choose_prompts(manifest: Any, count: int, report: EvalReport | None = None) 
     measured = [list(dict.fromkeys(map(str, sets.get(name) or ()))) for name in _SETS]
     chosen = [items[turn] for turn in range(count) for items in measured if turn < len(items)]
     if not chosen:
-        erased = [_PROMPTS.get(concept.kind, "a {}").format(concept.text) for concept in manifest.concepts]
+        erased = [
+            _PROMPTS[concept.kind].format(concept.text) if concept.kind in _PROMPTS else an(concept.text)
+            for concept in manifest.concepts
+        ]
         kept = list(manifest.preserve[:1]) if count > 1 else []
         chosen = [*erased[: max(1, count - len(kept))], *kept]
     return [chosen[turn % len(chosen)] for turn in range(count)]

@@ -123,7 +123,9 @@ def test_guards_of_the_former_normaliser_find_what_they_found(private):
         KeywordGuard.from_policy(policy, key)
 
 
-@pytest.mark.parametrize("words", [[], ["ab"], ["\u68b5"], ["\uae40"], ["a\u68b5"], ["one two three four five"], ["x" * 61]])
+@pytest.mark.parametrize(
+    "words", [[], ["ab"], ["\u68b5"], ["\uae40"], ["a\u68b5"], ["one two three four five"], ["x" * 61]]
+)
 def test_keywords_that_would_hit_everything_are_refused(words):
     with pytest.raises(RequestError):
         keyword_guard("x", words)

@@ -86,9 +86,7 @@ class PromptStage(Quiet):
         if not columns and given.get("prompt_embeds") is not None:
             if action == "flag":
                 return given
-            raise Blocked(
-                f"the guard of {self.policy['concept']} cannot read prompt_embeds; give the prompt as text"
-            )
+            raise Blocked(f"the guard of {self.policy['concept']} cannot read prompt_embeds; give the prompt as text")
         verdicts = {name: [self.seer.check(text) for text in texts] for name, texts in columns.items()}
         self.report = [verdict for column in verdicts.values() for verdict in column if verdict.hit]
         if not self.report:
