@@ -202,8 +202,8 @@ def _orders(text: str) -> list[str]:
     letters = "".join(words)
     if not _enough(unicodedata.normalize("NFC", letters)) or len(letters) > _LONGEST or len(words) > _WORDS:
         raise RequestError(
-            f"a keyword has {_LETTERS} to {_LONGEST} letters, in Chinese, Japanese and Korean {_SIGNS} signs or more, and "
-            f"at most {_WORDS} words"
+            f"a keyword has {_LETTERS} to {_LONGEST} letters and at most {_WORDS} words; {_SIGNS} signs or more in "
+            "Chinese, Japanese and Korean"
         )
     named = itertools.permutations(words)
     return ["".join((*order[:-1], last)) for order in named for last in _numbers(order[-1])]
