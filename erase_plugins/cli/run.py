@@ -229,18 +229,13 @@ def _checked(target: Any, request: Any, insist: bool) -> Any:
         RunRefused: the model does not know a concept, as far as that can be known: erasing it would only change others.
     """
     from erase_plugins.cli.reaction import base_reaction
-    from erase_plugins.engine.wording import check_length, doubts
+    from erase_plugins.engine.wording import check_known, check_length
     from erase_plugins.errors import RunRefused
     from erase_plugins.workflow.run import judges
 
     way_out = "nothing was written; name another concept, or pass --no-check if you mean it"
     check_length(request, target)
-    found = doubts(request, target, judges())
-    unknown = [str(doubt) for doubt in found if doubt.certain]
-    if unknown:
-        said = "; ".join(unknown)
-        ended = said if said.endswith("?") else f"{said}."
-        raise RunRefused(f"{ended} Erasing it would change other pictures only: {way_out}")
+    check_known(request, target, judges(), way_out)
     checked = base_reaction(target, request, insist=insist)
     if checked is not None:
         for line in checked.lines():
