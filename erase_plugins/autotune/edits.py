@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from erase_plugins.artifacts.artifact import Artifact
-from erase_plugins.artifacts.store import PATCH, write_folder
+from erase_plugins.artifacts.manifest import PATCH
+from erase_plugins.artifacts.store import write_folder
 from erase_plugins.errors import EraseError
 from erase_plugins.manager import get_manager
 from erase_plugins.workflow.artifacts import load_artifact

@@ -229,13 +229,13 @@ def _checked(target: Any, request: Any, insist: bool) -> Any:
         RunRefused: the model does not know a concept, as far as that can be known: erasing it would only change others.
     """
     from erase_plugins.cli.reaction import base_reaction
-    from erase_plugins.engine.wording import check_known, check_length
+    from erase_plugins.engine.wording import check_length
     from erase_plugins.errors import RunRefused
-    from erase_plugins.workflow.run import judges
+    from erase_plugins.workflow.run import check_known
 
     way_out = "nothing was written; name another concept, or pass --no-check if you mean it"
     check_length(request, target)
-    check_known(request, target, judges(), way_out)
+    check_known(request, target, way_out)
     checked = base_reaction(target, request, insist=insist)
     if checked is not None:
         for line in checked.lines():

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from erase_plugins.errors import RequestError, RunRefused, Unsupported
+from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.base import Target
 from erase_plugins.families.capabilities import TEXT
 from erase_plugins.types import EraseRequest
@@ -74,18 +74,6 @@ def doubts(request: EraseRequest, target: Target, judges: Iterable[Any]) -> tupl
         if "shareable" not in concept.extra  # it stands for a name that nobody is told
         for reason, certain in _reasons(concept.text, target, world)
     )
-
-
-def check_known(request: EraseRequest, target: Target, judges: Iterable[Any], way_out: str = "") -> None:
-    """Refuses concepts of which it is certain that they mean nothing to the model.
-
-    Raises:
-        RunRefused: says why, and ``way_out``.
-    """
-    said = "; ".join(str(doubt) for doubt in doubts(request, target, judges) if doubt.certain)
-    if said:
-        ended = said if said.endswith("?") else f"{said}."
-        raise RunRefused(f"{ended} Erasing it would change other pictures only: {way_out or 'name another concept'}")
 
 
 def _reasons(text: str, target: Target, world: tuple[str, ...] | None) -> Iterator[tuple[str, bool]]:

@@ -129,9 +129,8 @@ class Studio:
             EraseError: no concept, one that the model does not know, or it cannot be erased.
         """
         from erase_plugins import api
-        from erase_plugins.engine.wording import check_known
         from erase_plugins.workflow.artifacts import load_artifact
-        from erase_plugins.workflow.run import judges
+        from erase_plugins.workflow.run import check_known
 
         text, other = _short(concept), _short(becomes)
         name = model.strip() or self.settings.model
@@ -146,7 +145,7 @@ class Studio:
                     made = load_artifact(beside if beside.is_dir() else self.settings.artifact)
                 else:
                     items = [Concept(part.strip(), anchor=other or None) for part in text.split(",") if part.strip()]
-                    check_known(api.build_request(target, self.settings.method, items), target, judges())
+                    check_known(api.build_request(target, self.settings.method, items), target)
                     made = api.erase(target, items, self.settings.method)
                 self._erased[key] = made
                 while len(self._erased) > _KEPT:
@@ -232,7 +231,7 @@ class Studio:
             raise RequestError("this page publishes nothing")
         with tempfile.TemporaryDirectory() as place:
             made = self.save(f"{place}/made", concept, becomes, model)
-            found = {REPORT: report} if report is not None else {}
+            found: dict[str, EvalReport | AttackReport] = {REPORT: report} if report is not None else {}
             found |= {f"attack-{attacked.attack}.json": attacked} if attacked is not None else {}
             told = Path(place) / "found"
             told.mkdir()
