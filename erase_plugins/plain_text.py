@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 
 _PATH = re.compile(r"(?<![\w:/.~])(?:[A-Za-z]:[\\/]|/)(?:[^\s'\",;:()\\/]+[\\/])+")
@@ -64,6 +65,11 @@ def scrub(text: str) -> str:
 def one_line(text: str) -> str:
     """The text on one line; what a terminal would act on becomes a question mark."""
     return "".join(sign if sign.isprintable() else "?" for sign in " ".join(str(text).split()))
+
+
+def some(texts: Sequence[str], most: int = 5) -> str:
+    """The first of several texts, and how many more there are."""
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
 
 
 def first_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""What a push is made of: the exact list of files, and how each differs from what is published."""
+"""What a push is made of: the exact list of files, how each differs from what is published, and its options."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from erase_plugins.artifacts.links import is_inside
 from erase_plugins.artifacts.manifest import FILENAME
-from erase_plugins.errors import ArtifactError
+from erase_plugins.errors import ArtifactError, RequestError
 from erase_plugins.evaluation.sensitive import blurred, is_png
 from erase_plugins.hints import Command, Hint
+from erase_plugins.page.package import pinned
 from erase_plugins.records.release import PROOF, is_proven
 from erase_plugins.types import EvalReport
+from hub_cards.errors import check_repo
 
 #: characters of the id of a file that is not in LFS
 GIT_ID = 40
@@ -27,7 +29,7 @@ REPORT = "report.json"
 PICTURES = {"contact_sheet": "images/contact_sheet.png", "chart": "images/chart.png"}
 #: other pictures that a suite attached to its report
 FIGURE = "images/figure-{}"
-_FIGURE_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.png")
+_FIGURE_NAME = re.compile(r"images/figure-[A-Za-z0-9][A-Za-z0-9_.-]*\.png")
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,62 @@ class Bundle:
         }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class How:
+    """The options of every push.
+
+    Attributes:
+        private: make a new repository private. An existing public one is refused then.
+        create_pr: open a pull request instead of changing the branch.
+        revision: branch; the main one if None.
+        message: first line of the commit.
+        license: licence id, where that of the base model is not known.
+        parent: refuse unless the repository is still at this commit.
+        prune: take published evidence off the page that is not brought anew, and artifacts that a collection lacks;
+            replace files of the same names that others put there.
+        personal: send e-mail addresses and home folders as they are; access keys never are.
+        requirement: line for pip with which readers of the page get this package, see `erase_plugins.page.package`.
+        dry_run: look and tell, change nothing; without a connection it tells what would be sent to a new repository.
+        show: called with the bundle before anything is changed.
+    """
+
+    private: bool = False
+    create_pr: bool = False
+    revision: str | None = None
+    message: str | None = None
+    license: str | None = None
+    parent: str | None = None
+    prune: bool = False
+    personal: bool = False
+    requirement: str | None = None
+    dry_run: bool = False
+    show: Callable[[Bundle], None] | None = None
+
+    @classmethod
+    def checked(cls, repo: str, options: Mapping[str, Any]) -> How:
+        """The options for a repository; what could not be published is refused before any work.
+
+        Raises:
+            RequestError: another form than owner/name, a pull request from a branch, a source that is not pinned.
+        """
+        how = cls(**options)
+        check_repo(repo)
+        if how.create_pr and how.revision not in (None, "main"):
+            raise RequestError(
+                "a pull request starts from the main branch; ", Hint("revision", before="leave", after="out")
+            )
+        if how.requirement is not None:
+            pinned(how.requirement)
+        return how
+
+    def bundle(self, artifact: Any, repo: str, files: Iterable[PushFile], message: str, **more: Any) -> Bundle:
+        """What is to be sent; ``message`` if none was given."""
+        return Bundle(
+            artifact, repo, tuple(files), private=self.private, revision=self.revision, create_pr=self.create_pr,
+            message=self.message or message, **more,
+        )  # fmt: skip
+
+
 def report_files(report: EvalReport | None, folder: Path | None, pictures: bool, blur: bool = False) -> list[PushFile]:
     """The report and its pictures, as far as they are on disk and really are pictures; unrecognisable with ``blur``."""
     if report is None:
@@ -140,13 +198,11 @@ def report_files(report: EvalReport | None, folder: Path | None, pictures: bool,
     found = [PushFile(REPORT, text.encode())]
     if folder is None or not pictures:
         return found
-    names = dict(PICTURES)
-    for key, name in report.files.items():
-        if _FIGURE_FILE.fullmatch(str(name)):
-            names.setdefault(key, FIGURE.format(name))
-    for key, name in names.items():
+    figures = {key: FIGURE.format(name) for key, name in report.files.items() if key not in PICTURES}
+    for key, name in (*PICTURES.items(), *figures.items()):
         place = folder / Path(str(report.files.get(key, ""))).name
-        data = place.read_bytes() if place.is_file() and is_inside(place, folder) else b""
+        shown = is_picture(name) and place.is_file() and is_inside(place, folder)
+        data = place.read_bytes() if shown else b""
         if is_png(data):
             found.append(PushFile(name, blurred(data) if blur else place))
     return found
@@ -154,10 +210,7 @@ def report_files(report: EvalReport | None, folder: Path | None, pictures: bool,
 
 def is_picture(name: str) -> bool:
     """Whether a file in a repository has the name of a picture of a report."""
-    start = FIGURE.removesuffix("{}")
-    return name in PICTURES.values() or (
-        name.startswith(start) and _FIGURE_FILE.fullmatch(name.removeprefix(start)) is not None
-    )
+    return name in PICTURES.values() or _FIGURE_NAME.fullmatch(name) is not None
 
 
 def artifact_files(artifact: Any) -> list[PushFile]:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.errors import Unsupported
-from hub_cards.bundle import PushFile
-from hub_cards.how import How
+from hub_cards.bundle import How, PushFile
 from hub_cards.kept import Kept
 from hub_cards.licences import needed
 from hub_cards.model_card import merged_card
@@ -44,7 +43,7 @@ def push_merged(
         any_base: allow a fine-tune of the artifact's base.
         shard_bytes: larger weight files are split.
         options: private, create_pr, revision, message, license, parent, prune, personal, dry_run, show; see
-            `hub_cards.how.How`.
+            `hub_cards.bundle.How`.
 
     Raises:
         BaseMismatch, Unsupported: it cannot be fused into this model, or a component has pickled weights only.

@@ -19,9 +19,8 @@ from erase_plugins.artifacts.store import file_hash, read_manifest
 from erase_plugins.compose import merge
 from erase_plugins.errors import CorruptArtifact, HubError, RequestError
 from erase_plugins.workflow.collection import Collection, build_collection
-from hub_cards.bundle import PushFile, artifact_files
+from hub_cards.bundle import How, PushFile, artifact_files
 from hub_cards.fetching import Fetched, wanted_files
-from hub_cards.how import How
 from hub_cards.kept import Kept
 from hub_cards.licences import needed
 from hub_cards.model_card import collection_card, has_lora
@@ -44,7 +43,7 @@ def push_collection(folder: str | Path | Collection, repo: str, **options: Any) 
         folder: the collection or its folder; every artifact must be there with all its files.
         repo: "owner/name"; made if it does not exist.
         options: private, create_pr, revision, message, license, parent, prune (also artifacts that this one lacks),
-            personal, requirement, dry_run, show; see `hub_cards.how.How`.
+            personal, requirement, dry_run, show; see `hub_cards.bundle.How`.
 
     Raises:
         HubError: not reachable or refused; the published collection is as before.
@@ -68,9 +67,8 @@ def push_collection(folder: str | Path | Collection, repo: str, **options: Any) 
             library, concepts, repo=repo, licence=licence, lora=lora, requirement=how.requirement or kept.requirement
         )  # fmt: skip
 
-    return publish(
-        how.bundle(library, repo, files, f"{len(library.entries)} erased concepts", record=INDEX), write, how
-    )
+    bundle = how.bundle(library, repo, files, f"{len(library.entries)} erased concepts", record=INDEX)
+    return publish(bundle, write, how)
 
 
 def pull_collection(

@@ -173,16 +173,14 @@ class _Retries:
     def passes(self, record: logging.LogRecord) -> bool:
         """Whether a line is shown; what it says of tries is noted."""
         text = record.getMessage()
-        if "Falling back to HTTP upload" in text:  # as `hub_cards.upload` wants it
-            return False
-        if "thrown while requesting" not in text and "[Retry " not in text:
-            return True
-        if "thrown while requesting" in text:
-            self.here.reason = text.split(" thrown")[0] if "requesting PUT" in text else ""
         tried, reason = re.search(r"\[Retry (\d+)/", text), str(getattr(self.here, "reason", ""))
+        if "thrown while requesting" in text:
+            self.here.reason = reason = text.split(" thrown")[0] if "requesting PUT" in text else ""
+        elif tried is None:
+            return "Falling back to HTTP upload" not in text  # that is as `hub_cards.upload` wants it
         if reason and tried and int(tried[1]) >= TRIES:
             self.given_up = f"given up after {TRIES} tries of a file: {reason}"
-        if "[Retry " in text and not self.said and sys.stderr.isatty():
+        if tried and not self.said and sys.stderr.isatty():
             self.said = True
             sys.stderr.write("the Hub does not answer as it should; trying again for a while\n")
         return False

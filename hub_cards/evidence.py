@@ -39,9 +39,8 @@ def numbers(
     }  # fmt: skip
 
 
-def model_index(name: str, report: EvalReport, task: str) -> list[dict[str, Any]]:
+def model_index(name: str, report: EvalReport, task: str) -> list[dict[str, Any]] | None:
     """The report's numbers after erasing, in the form that the Hub shows; ``task`` is what the model does."""
-
     words, suite = words_of(report.suite, task), flat(report.suite)
     results = [
         EvalResult(
@@ -49,4 +48,4 @@ def model_index(name: str, report: EvalReport, task: str) -> list[dict[str, Any]
             metric_name=words.get(row.metric, flat(row.metric)),
         ) for row in report.rows if row.subject == "edited"
     ]  # fmt: skip
-    return eval_results_to_model_index(name, results) if results else []
+    return eval_results_to_model_index(name, results) if results else None

@@ -9,8 +9,7 @@ from erase_plugins.errors import PushRefused
 from erase_plugins.hints import Hint
 from erase_plugins.records.certificate import CERTIFICATE
 from erase_plugins.records.release import Release
-from hub_cards.bundle import PushFile
-from hub_cards.how import How
+from hub_cards.bundle import How, PushFile
 from hub_cards.kept import Kept
 from hub_cards.licences import licence_of
 from hub_cards.model_card import head_card
@@ -24,7 +23,7 @@ def push_head(folder: str | Path, repo: str, **options: Any) -> Pushed:
         folder: what 'erase-plugins records release' wrote.
         repo: "owner/name"; made if it does not exist.
         options: private, create_pr, revision, message, license, parent, prune, personal, requirement, dry_run, show;
-            see `hub_cards.how.How`.
+            see `hub_cards.bundle.How`.
 
     Raises:
         PushRefused: no valid certificate, records were deleted since, or as for `hub_cards.push`.

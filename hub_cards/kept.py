@@ -9,9 +9,9 @@ would be read as if it were about them, so such a push is refused until new evid
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from erase_plugins.artifacts.manifest import FILENAME, Manifest
@@ -20,6 +20,7 @@ from erase_plugins.errors import ArtifactError, CorruptArtifact, PushRefused, Re
 from erase_plugins.evaluation import saved
 from erase_plugins.hints import Hint, Sentence
 from erase_plugins.page.package import pinned
+from erase_plugins.plain_text import some
 from erase_plugins.types import AttackReport, EvalReport
 from erase_plugins.workflow import pairs
 from erase_plugins.workflow.collection import read_index
@@ -28,14 +29,12 @@ from hub_cards.bundle import CARD, PICTURES, REPORT, Bundle, is_picture
 from hub_cards.errors import check_repo
 from hub_cards.front_matter import EVIDENCE, is_ours, read
 from hub_cards.licences import Licence
-from hub_cards.remote import RECORDS, Remote, published_text
+from hub_cards.remote import RECORDS, Remote
 
 #: folders of evidence; others are of a collection's artifacts
 _OWN = (f"{pairs.FOLDER}/", f"{attacks.FOLDER}/")
 #: key of `EVIDENCE` -> file from which an artifact's page makes it; without that it was written by hand
 _MADE_FROM = {"model-index": REPORT, "widget": pairs.INDEX}
-#: files or artifacts that a refusal names
-_TOLD = 5
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ def keep(bundle: Bundle, remote: Remote, *, prune: bool = False, pictures: bool 
     """
     if remote.commit is None:
         return Kept()
-    card = _card(bundle, remote)
+    card = remote.text(bundle, CARD)
     if not prune:
         check_theirs(bundle, remote)
     data, old = read(card), _old(bundle, remote, prune)
@@ -120,33 +119,30 @@ def keep(bundle: Bundle, remote: Remote, *, prune: bool = False, pictures: bool 
     by_hand = {key for key in keys if _MADE_FROM[key] not in there}
     others = {name for name in stays if old.other(name)} or (set() if old.same or prune else set(by_hand))
     if others:
-        raise PushRefused(_about_others(bundle, others))
+        names = some(sorted(others, key=lambda name: (name.endswith(".png"), name)))
+        fresh = Sentence("bring new evidence (", Hint("report"), ", ", Hint("pairs"), "), or ")
+        raise PushRefused(
+            f"{bundle.repo} holds evidence about other weights than these: {names}; ",
+            fresh if bundle.of_artifact else "", "take the old off the page with ", Hint("prune"),
+            " (its history keeps it); nothing was sent",
+        )  # fmt: skip
     gone = [name for name in old.listed if name in remote.files and name not in new]
     dropped = set(keys if prune or not old.same else keys - by_hand)
     thumbnail = str(data.get("thumbnail")).rpartition("/resolve/main/")[2]  # pages of ours name it in full
     if _is_evidence(thumbnail, False) and thumbnail not in stays:
         dropped.add("thumbnail")
-    mine = stays if bundle.of_artifact else set[str]()
-    return Kept(
-        old.same, tuple(dict.fromkeys((*gone, *sorted(stale)))), card, data, frozenset(dropped),
-        _report(bundle, remote) if REPORT in mine else None, _pictures(mine),
-        _gallery(bundle, remote, mine) if pairs.INDEX in mine else None, _attacks(bundle, remote, mine),
-    )  # fmt: skip
+    kept = Kept(old.same, tuple(dict.fromkeys((*gone, *sorted(stale)))), card, data, frozenset(dropped))
+    return replace(kept, **_evidence(bundle, remote, stays)) if bundle.of_artifact else kept
 
 
 def check_theirs(bundle: Bundle, remote: Remote) -> None:
     """Raises `PushRefused` where a push would replace files of the same names that we did not put there."""
     taken = [item.name for item in bundle.files if item.state == "changed" and item.name in remote.files]
-    if taken and not (set(RECORDS) & set(remote.files) or is_ours(_card(bundle, remote))):
+    if taken and not (set(RECORDS) & set(remote.files) or is_ours(remote.text(bundle, CARD))):
         raise PushRefused(
-            f"{bundle.repo} holds files that are not known as this program's and would be replaced: {_some(taken)}; "
+            f"{bundle.repo} holds files that are not known as this program's and would be replaced: {some(taken)}; "
             "push to another repository, or replace them with ", Hint("prune"), " (its history keeps them)"
         )  # fmt: skip
-
-
-def _card(bundle: Bundle, remote: Remote) -> str:
-    """The published page; empty if there is none."""
-    return published_text(bundle, CARD, str(remote.commit)) if CARD in remote.files else ""
 
 
 @dataclass(frozen=True)
@@ -154,7 +150,7 @@ class _Old:
     """What an earlier push put there: its files, and which folders hold other weights now ("" is the whole)."""
 
     listed: tuple[str, ...] = ()
-    changed: frozenset[str] = frozenset()
+    changed: Collection[str] = ("",)
 
     @property
     def same(self) -> bool:
@@ -173,13 +169,13 @@ def _old(bundle: Bundle, remote: Remote, prune: bool) -> _Old:
         PushRefused: something of another kind, or artifacts that the pushed collection lacks.
     """
     if bundle.repo_type == "space":
-        return _Old(changed=frozenset() if _same_files(bundle, remote, ("artifact/",)) else frozenset({""}))
+        return _Old((), () if _same_files(bundle, "artifact/") else ("",))
     found = next((name for name in RECORDS if name in remote.files), None)
     if found is None:
-        return _Old(changed=frozenset({""}))
+        return _Old()
     if found != bundle.record:
         raise PushRefused(f"{bundle.repo} holds {RECORDS[found]}; push {RECORDS[bundle.record]} to another repository")
-    text = published_text(bundle, found, str(remote.commit))
+    text = remote.text(bundle, found)
     try:
         if found == FILENAME:
             return _artifact(bundle, remote, Manifest.from_json(text))
@@ -187,10 +183,10 @@ def _old(bundle: Bundle, remote: Remote, prune: bool) -> _Old:
             return _collection(bundle, remote, read_index(text)[1], prune)
         listed = tuple(str(name) for name in json.loads(text)["files"])
     except (CorruptArtifact, ValueError, KeyError, TypeError):
-        return _Old(changed=frozenset({""}))
+        return _Old()
     weights = {name for name in listed if name.endswith(".safetensors")}
-    same = _same_files(bundle, remote, (".safetensors",)) and weights <= {item.name for item in bundle.files}
-    return _Old(listed, frozenset() if same else frozenset({""}))
+    same = _same_files(bundle, ".safetensors") and weights <= {item.name for item in bundle.files}
+    return _Old(listed, () if same else ("",))
 
 
 def _artifact(bundle: Bundle, remote: Remote, old: Manifest) -> _Old:
@@ -200,7 +196,7 @@ def _artifact(bundle: Bundle, remote: Remote, old: Manifest) -> _Old:
     read_before, read_now = ({item.sha256 for item in manifest.essential} for manifest in (old, pushed))
     as_listed = all(remote.files.get(item.name) == item.sha256 for item in old.essential)
     same = as_listed and bool(read_before) and (read_before <= now or read_now <= before)
-    return _Old(tuple(item.name for item in old.files), frozenset() if same else frozenset({""}))
+    return _Old(tuple(item.name for item in old.files), () if same else ("",))
 
 
 def _collection(bundle: Bundle, remote: Remote, old: Mapping[str, Any], prune: bool) -> _Old:
@@ -209,7 +205,7 @@ def _collection(bundle: Bundle, remote: Remote, old: Mapping[str, Any], prune: b
     if gone and not prune:
         count = f"{len(gone)} artifact{'s' if len(gone) > 1 else ''}"
         raise PushRefused(
-            f"the collection lacks {count} that {bundle.repo} holds: {_some(gone)}; pull and add them, or take them "
+            f"the collection lacks {count} that {bundle.repo} holds: {some(gone)}; pull and add them, or take them "
             "off with ",
             Hint("prune"),
             "; nothing was sent",
@@ -219,27 +215,20 @@ def _collection(bundle: Bundle, remote: Remote, old: Mapping[str, Any], prune: b
     for name in sorted(changed):
         listed.append(f"{name}/{FILENAME}")
         with suppress(CorruptArtifact, ValueError, KeyError, TypeError):
-            text = published_text(bundle, listed[-1], str(remote.commit)) if listed[-1] in remote.files else ""
-            listed += [f"{name}/{item.name}" for item in Manifest.from_json(text).files]
-    return _Old(tuple(listed), frozenset({*changed, *([""] if changed else ())}))
+            old_manifest = Manifest.from_json(remote.text(bundle, listed[-1]))
+            listed += [f"{name}/{item.name}" for item in old_manifest.files]
+    return _Old(tuple(listed), {*changed, ""} if changed else ())
 
 
-def _same_files(bundle: Bundle, remote: Remote, parts: tuple[str, ...]) -> bool:
+def _same_files(bundle: Bundle, part: str) -> bool:
     """Whether the pushed files with this in their names are there already, and there are some."""
-    chosen = [item.state for item in bundle.files if any(part in item.name for part in parts)]
-    return bool(chosen) and set(chosen) == {"same"}
+    return {item.state for item in bundle.files if part in item.name} == {"same"}
 
 
 def _is_evidence(name: str, folders: bool) -> bool:
     """Whether a file has the name of a report, its pictures or pairs; with ``folders`` also in an artifact's folder."""
     inner = name.split("/", 1)[-1] if folders and not name.startswith(_OWN) else name
     return inner == REPORT or is_picture(inner) or pairs.of_gallery(inner) or attacks.of_attack(inner)
-
-
-def _pictures(mine: set[str]) -> tuple[str, ...]:
-    """The published pictures of a report, in the order of the page."""
-    first = [name for name in PICTURES.values() if name in mine]
-    return tuple(dict.fromkeys([*first, *sorted(filter(is_picture, mine))]))
 
 
 def _replaced(new: Mapping[str, str], evidence: set[str]) -> set[str]:
@@ -252,47 +241,26 @@ def _replaced(new: Mapping[str, str], evidence: set[str]) -> set[str]:
     return found
 
 
-def _report(bundle: Bundle, remote: Remote) -> EvalReport | None:
-    """The published report, if it is one and about this artifact."""
-    try:
-        found = EvalReport.from_dict(json.loads(published_text(bundle, REPORT, str(remote.commit))))
-        return found if not found.artifacts or bundle.artifact.manifest.name in found.artifacts else None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return None
+def _evidence(bundle: Bundle, remote: Remote, names: set[str]) -> dict[str, Any]:
+    """Of the evidence that stays, what is sound and about this artifact; the fields of `Kept`."""
 
+    def text(name: str) -> str:
+        return remote.text(bundle, name) if name in names else ""
 
-def _attacks(bundle: Bundle, remote: Remote, names: set[str]) -> dict[str, AttackReport]:
-    """The published reports of attacks that are sound and about this artifact."""
-    found = {}
+    found: dict[str, Any] = {"attacks": {}}
+    pictures = (*PICTURES.values(), *sorted(filter(is_picture, names)))  # in the order of the page
+    found["pictures"] = tuple(dict.fromkeys(name for name in pictures if name in names))
+    with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        report = EvalReport.from_dict(json.loads(text(REPORT)))
+        if not report.artifacts or bundle.artifact.manifest.name in report.artifacts:
+            found["report"] = report
+    with suppress(ArtifactError):
+        gallery = pairs.parse_index(text(pairs.INDEX))
+        if all({pair.before, pair.after} <= names for pair in gallery.pairs):
+            found["gallery"] = gallery
     for name in sorted(filter(saved.is_record, names))[: saved.MOST]:
         with suppress(ArtifactError):
-            report = saved.parse(name, published_text(bundle, name, str(remote.commit)))
-            saved.check_about([report], bundle.artifact)
-            found[report.attack] = report
+            attack = saved.parse(name, text(name))
+            saved.check_about([attack], bundle.artifact)
+            found["attacks"][attack.attack] = attack
     return found
-
-
-def _gallery(bundle: Bundle, remote: Remote, names: set[str]) -> pairs.Gallery | None:
-    """The published pairs, if all their pictures are there."""
-    try:
-        found = pairs.parse_index(published_text(bundle, pairs.INDEX, str(remote.commit)))
-    except ArtifactError:
-        return None
-    return found if all({pair.before, pair.after} <= names for pair in found.pairs) else None
-
-
-def _about_others(bundle: Bundle, what: Iterable[str]) -> str:
-    names = sorted(what, key=lambda name: (name.endswith(".png"), name))
-    new = Sentence("bring new evidence (", Hint("report"), ", ", Hint("pairs"), "), or ") if bundle.of_artifact else ""
-    return Sentence(
-        f"{bundle.repo} holds evidence about other weights than these: {_some(names)}; ",
-        new,
-        "take the old off the page with ",
-        Hint("prune"),
-        " (its history keeps it); nothing was sent",
-    )
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - _TOLD
-    return ", ".join(names[:_TOLD]) + (f" and {more} more" if more > 0 else "")

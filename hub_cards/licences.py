@@ -23,10 +23,9 @@ class Licence:
     name: str | None = None
     link: str | None = None
 
-    def metadata(self) -> dict[str, str]:
+    def metadata(self) -> dict[str, str | None]:
         """Its lines in a card's YAML."""
-        found = {"license": self.id, "license_name": self.name, "license_link": self.link}
-        return {key: value for key, value in found.items() if value}
+        return {"license": self.id, "license_name": self.name, "license_link": self.link}
 
 
 @cache

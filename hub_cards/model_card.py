@@ -75,52 +75,39 @@ def card(
         PushRefused: ``strict`` and the licence is not known.
         ArtifactError: the artifact or the report cannot be read, or the report is about another one.
     """
-
     loaded, (found, _) = load_artifact(artifact), read_report(report)
-    manifest = loaded.manifest
+    manifest, task = loaded.manifest, usage.task_of(loaded.manifest)
     against = read_attacks(report)[0] if attacks is None else tuple(attacks)
     check_about([*against, *([] if found is None else [found])], loaded)
     line = None if requirement is None else pinned(requirement)
     shown = None if space is None else check_repo(space)
     licence = needed(manifest.base, license) if strict else licence_of(manifest.base, license)
     asks = adults_only(manifest.concepts) if adult is None else adult
-    data = metadata(manifest, found, licence, pictures=pictures, gallery=gallery, adult=asks)
-    data["erasure"] |= {key: text for key, text in (("requirement", line), ("space", shown)) if text}
-    if repo is not None and "thumbnail" in data:  # other sites need it in full; pictures of the page stay relative
-        data["thumbnail"] = address(f"{repo}/resolve/main/{data['thumbnail']}")
+    pairs = () if gallery is None else gallery.pairs
+    drawn = [(pair.prompt, name) for pair in pairs for name in (pair.before, pair.after)]
+    thumbnail = next(iter(pictures), pairs[0].after if pairs else None)
+    if repo is not None and thumbnail:  # other sites need it in full; pictures of the page stay relative
+        thumbnail = address(f"{repo}/resolve/main/{thumbnail}")
+    data = start(manifest.base, manifest.family, manifest.erased, licence, has_lora(manifest), adult=asks, task=task)
+    data |= {
+        "widget": [{"text": flat(prompt), "output": {"url": name}} for prompt, name in drawn] or None,
+        "thumbnail": thumbnail, "erased": [flat(text) for text in manifest.erased],
+        "erasure": provenance.metadata(manifest) | {"requirement": line, "space": shown},
+        "model-index": None if found is None else model_index(manifest.name, found, task),
+    }  # fmt: skip
     attached = {} if found is None else found.attached
     titles = {FIGURE.format(name): str(entry.get("title", "")) for name, entry in attached.items()}
     return document(data, "artifact.md.j2", {
-        **usage.uses(loaded, repo or "OWNER/NAME"), "manifest": manifest, "licence": licence,
-        **numbers(found, against, manifest.erased, usage.task_of(manifest)), "gallery": gallery, "requirement": line,
-        "space": shown, "pictures": pictures, "titles": titles,
+        **usage.uses(loaded, repo or "OWNER/NAME"), **numbers(found, against, manifest.erased, task),
+        "manifest": manifest, "licence": licence, "gallery": gallery, "requirement": line, "space": shown,
+        "pictures": pictures, "titles": titles,
         # of plugins: their Markdown is their own responsibility, as their code is
         "further": [text for item in get_manager().card_sections(loaded, found) if (text := str(item).strip())],
     })  # fmt: skip
 
 
-def metadata(
-    manifest: Manifest, report: EvalReport | None, licence: Licence | None, *, pictures: Sequence[str] = (),
-    gallery: Gallery | None = None, adult: bool = False,
-) -> dict[str, Any]:  # fmt: skip
-    """The card's YAML as a dictionary; ``erasure`` repeats what the manifest says."""
-    base = usage.hub_id(manifest.base)
-    if licence is None:
-        licence = Licence("other", "as-the-base-model", address(base) if base else None)
-    data = start(manifest.base, manifest.family, manifest.erased, licence, has_lora(manifest), adult=adult,
-                 task=usage.task_of(manifest))  # fmt: skip
-    if gallery is not None:
-        names = [(pair.prompt, name) for pair in gallery.pairs for name in (pair.before, pair.after)]
-        data["widget"] = [{"text": flat(prompt), "output": {"url": name}} for prompt, name in names]
-    thumbnail = [*pictures[:1], *([gallery.pairs[0].after] if gallery is not None else [])]
-    data |= {"thumbnail": thumbnail[0]} if thumbnail else {}
-    data |= {"erased": [flat(text) for text in manifest.erased], "erasure": provenance.metadata(manifest)}
-    index = [] if report is None else model_index(manifest.name, report, usage.task_of(manifest))
-    return {**data, "model-index": index} if index else data
-
-
 def start(
-    base: Any, family: str, erased: Iterable[str], licence: Licence, lora: bool, *, kind: str | None = None,
+    base: Any, family: str, erased: Iterable[str], licence: Licence | None, lora: bool, *, kind: str | None = None,
     task: str = DRAWS, adult: bool = False, relation: str = "adapter",
 ) -> dict[str, Any]:  # fmt: skip
     """How the YAML of every page begins: base, library, licence, tags.
@@ -128,11 +115,12 @@ def start(
     The Hub's snippet follows the library: that of diffusers needs a file that diffusers loads.
     """
     name = usage.hub_id(base)
-    known = {} if name is None else {"base_model": name, "base_model_relation": relation}
+    under = licence or Licence("other", "as-the-base-model", address(name) if name else None)
     tags = [*(LORA if lora else ()), *PLAIN, *([kind] if kind else ()), *([flat(family)] if family else ())]
     library = "diffusers" if lora or kind == FULL else "erase-plugins"
     return {
-        **known, "library_name": library, "pipeline_tag": flat(task), **licence.metadata(),
+        "base_model": name, "base_model_relation": name and relation, "library_name": library,
+        "pipeline_tag": flat(task), **under.metadata(),
         "tags": [*tags, *erased_tags(erased), *([ADULT] if adult else [])],
     }  # fmt: skip
 
@@ -160,7 +148,7 @@ def collection_card(
     texts = list(dict.fromkeys(flat(text) for name in names for text in library.entries[name].erased))
     data = start(library.base, library.family, texts, licence, lora, kind=COLLECTION, adult=adults_only(concepts))
     facts = {"family": flat(library.family), "base": flat(library.base.get("model") or ""), "members": len(names)}
-    data |= {"erased": texts[:_LISTED], "erasure": facts | ({"requirement": requirement} if requirement else {})}
+    data |= {"erased": texts[:_LISTED], "erasure": facts | {"requirement": requirement}}
     size = sum(entry.bytes for entry in library.entries.values()) / 1e6
     return document(data, "collection.md.j2", {
         "library": library, "names": names, "repo": repo, "requirement": requirement, "megabytes": size,
@@ -182,10 +170,11 @@ def merged_card(loaded: Any, strength: float, repo: str, licence: Licence) -> st
 
 def head_card(release: Any, licence: Licence, requirement: str | None) -> str:
     """The page of a head with its certificate."""
-
-    erasure = {"method": "noisy-gd", **({} if requirement is None else {"requirement": requirement})}
-    data = {"library_name": "erase-plugins", **licence.metadata(), "tags": ["machine-unlearning", "erase-plugins"]}
-    return document({**data, "erasure": erasure}, "head.md.j2", {
+    data = {
+        "library_name": "erase-plugins", **licence.metadata(), "tags": ["machine-unlearning", "erase-plugins"],
+        "erasure": {"method": "noisy-gd", "requirement": requirement},
+    }  # fmt: skip
+    return document(data, "head.md.j2", {
         "release": release, "records": len(release.certificate["records"]), "requirement": requirement,
         "section": section(release.certificate), "base": prose(str(release.opened["base"])),
     })  # fmt: skip

@@ -36,12 +36,9 @@ def telling(tell: Tell | None) -> Iterator[dict[str, Any]]:
 
     try:
         yield {} if tell is None else {"tqdm_class": partial(Bar, heard)}
-    except BaseException:
+    finally:
         if raised:
             raise raised[0] from None
-        raise
-    if raised:
-        raise raised[0]
 
 
 def _cancel() -> None:

@@ -20,7 +20,7 @@ _LINK = re.compile(r"https://[\w./-]+")
 
 def metadata(manifest: Manifest) -> dict[str, Any]:
     """What the card's YAML repeats of the manifest."""
-    method, base, told = manifest.method, manifest.base, stated(manifest)
+    method, base = manifest.method, manifest.base
     texts = {
         "name": manifest.name, "method": method.get("id", ""), "method_version": method.get("version", ""),
         "family": manifest.family, "base": base.get("model") or "", "base_revision": base.get("revision") or "",
@@ -28,7 +28,7 @@ def metadata(manifest: Manifest) -> dict[str, Any]:
     return {name: flat(text) for name, text in texts.items()} | {
         "becomes": [flat(concept.anchor or "") for concept in manifest.concepts],
         "kept": [flat(text) for text in manifest.preserve], "seed": manifest.seed,
-        **({"strength": told} if told else {}),
+        "strength": stated(manifest) or None,
     }  # fmt: skip
 
 

@@ -21,10 +21,9 @@ from erase_plugins.types import EvalReport
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.pairs import Gallery, read_gallery
 from hub_cards.attacks import attack_files
-from hub_cards.bundle import CARD, REPORT, Bundle, PushFile, artifact_files, report_files
+from hub_cards.bundle import CARD, REPORT, Bundle, How, PushFile, artifact_files, report_files
 from hub_cards.errors import clean, reaching
 from hub_cards.front_matter import keep_user_text, merge
-from hub_cards.how import How
 from hub_cards.kept import Kept, check_theirs, keep
 from hub_cards.model_card import TAGS, card
 from hub_cards.remote import Remote, look, with_state
@@ -61,7 +60,7 @@ def push(
         space: "owner/name" of a Space where readers can try it; one that the page names stays.
         publish_attacks: publish what the attacks found as well; whoever has it can bring the concept back.
         options: private, create_pr, revision, message, license, parent, prune, personal, requirement, dry_run, show;
-            see `hub_cards.how.How`.
+            see `hub_cards.bundle.How`.
 
     Raises:
         HubError: not reachable or refused; the repository holds its old state.
@@ -119,7 +118,12 @@ def publish(
     token_needed(how.dry_run)
     try:
         with reaching("push to", repo):
-            bundle = _compare(bundle, look(bundle), write, prune=how.prune, pictures=pictures, adult=adult)
+            remote = look(bundle)
+            found = replace(bundle, files=tuple(with_state(item, remote.files) for item in bundle.files))
+            kept = keep(found, remote, prune=how.prune, pictures=pictures)
+            text = keep_user_text(write(kept), kept.card)
+            text = merge(text, kept.data, same=kept.same, dropped=kept.dropped, adult=adult, ours=TAGS)
+            bundle = _with_page(found, text, remote, kept)
     except HubUnreachable as error:
         if not how.dry_run:
             raise
@@ -137,7 +141,7 @@ def publish(
 
 def ready(
     bundle: Bundle, *, parent: str | None = None, renewed: Collection[str] = (), prune: bool = False,
-    replace_theirs: bool | None = None,
+    replace_theirs: bool = True,
 ) -> None:  # fmt: skip
     """Looks for what would end a push anyway, before minutes of work: login, rights, repository, evidence there.
 
@@ -145,7 +149,7 @@ def ready(
         bundle: repository, settings and the files that are known already.
         parent, prune: as for `push`.
         renewed: names of files that the work will bring, with other bytes than those that are published.
-        replace_theirs: files of the same names that others put there may be replaced; as ``prune`` says if None.
+        replace_theirs: with ``prune``, files of the same names that others put there may be replaced as well.
 
     Raises:
         HubError, PushRefused, NotAllowed: as for `push`.
@@ -158,7 +162,7 @@ def ready(
         files += [PushFile(name, b"", "changed") for name in renewed]
         found = replace(bundle, files=tuple(files))
         keep(found, remote, prune=prune)
-        if not (prune if replace_theirs is None else replace_theirs):
+        if not replace_theirs:
             check_theirs(found, remote)
     fits(remote.seen_by(bundle), parent, bundle.private)
 
@@ -208,6 +212,27 @@ def may_write(bundle: Bundle, exists: bool) -> None:
         )
 
 
+def put(repo: str, title: str, private: bool = False) -> str:
+    """Puts a repository on one of its owner's collections on the Hub, made if there is none of that title.
+
+    Args:
+        repo: "owner/name".
+        title: of the list.
+        private: of a new list.
+
+    Returns:
+        The list's address.
+
+    Raises:
+        HubError, NotAllowed: as for `hub_cards.push`; the repository is published all the same.
+    """
+    api, owner = HfApi(), repo.split("/")[0]
+    with reaching("list on the Hub", repo):
+        made = api.create_collection(title, namespace=owner, private=private, exists_ok=True)
+        api.add_collection_item(made.slug, repo, "model", exists_ok=True)
+    return str(made.url)
+
+
 def token_needed(dry_run: bool = False) -> None:
     """Whether somebody is logged in; looking needs no login.
 
@@ -219,19 +244,8 @@ def token_needed(dry_run: bool = False) -> None:
         raise NotAllowed("not logged in; run 'hf auth login' or set HF_TOKEN")
 
 
-def _compare(
-    bundle: Bundle, remote: Remote, write: Callable[[Kept], str], *, prune: bool, pictures: bool, adult: bool | None
-) -> Bundle:
-    """The bundle with the card, the state of every file, the parent and what is to be removed."""
-    bundle = replace(bundle, files=tuple(with_state(item, remote.files) for item in bundle.files))
-    kept = keep(bundle, remote, prune=prune, pictures=pictures)
-    text = merge(
-        keep_user_text(write(kept), kept.card), kept.data, same=kept.same, dropped=kept.dropped, adult=adult, ours=TAGS
-    )
-    return _with_page(bundle, text, remote, kept)
-
-
 def _with_page(bundle: Bundle, text: str, remote: Remote, kept: Kept) -> Bundle:
+    """The bundle with the page, the parent and what is to be removed."""
     page = with_state(PushFile(CARD, text.encode()), remote.files)
     lines = difflib.unified_diff(kept.card.splitlines(), text.splitlines(), "published", "new", lineterm="", n=1)
     diff = tuple(lines) if kept.card else ()

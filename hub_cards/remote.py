@@ -16,7 +16,7 @@ from erase_plugins.artifacts.places import INDEX
 from erase_plugins.errors import HubError
 from erase_plugins.records.certificate import CERTIFICATE
 from hub_cards.bundle import GIT_ID, Bundle, PushFile
-from hub_cards.cache import forget, is_as_announced
+from hub_cards.fetching import forget, is_as_announced
 
 #: says what a published full checkpoint is made of
 MERGED = "erase_merged.json"
@@ -31,6 +31,20 @@ class Remote:
     commit: str | None = None
     private: bool | None = None
     files: Mapping[str, str] = field(default_factory=dict)
+
+    def text(self, bundle: Bundle, name: str) -> str:
+        """A published text file, empty if there is none; its hash is checked, because parts of it are published again.
+
+        Raises:
+            HubError: it did not arrive as it is published.
+        """
+        if name not in self.files:
+            return ""
+        path = Path(hf_hub_download(bundle.repo, name, revision=self.commit, repo_type=bundle.repo_type))
+        if not is_as_announced(path):
+            forget(path)
+            raise HubError(f"{name} of {bundle.repo} did not arrive as it is published; try again")
+        return path.read_text(encoding="utf-8", errors="replace")
 
     def seen_by(self, bundle: Bundle, **more: Any) -> Bundle:
         """The bundle, as it is to be sent there."""
@@ -66,13 +80,3 @@ def with_state(item: PushFile, published: Mapping[str, str]) -> PushFile:
         return replace(item, state="new")
     item = item if len(there) == GIT_ID else item.hashed()
     return replace(item, state="same" if item.matches(there) else "changed")
-
-
-def published_text(bundle: Bundle, name: str, commit: str) -> str:
-    """A text file of the repository; its hash is checked, because parts of it are published again."""
-
-    path = Path(hf_hub_download(bundle.repo, name, revision=commit, repo_type=bundle.repo_type))
-    if not is_as_announced(path):
-        forget(path)
-        raise HubError(f"{name} of {bundle.repo} did not arrive as it is published; try again")
-    return path.read_text(encoding="utf-8", errors="replace")

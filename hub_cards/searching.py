@@ -104,12 +104,12 @@ def search(
         rows = {item.id: item for wanted in (*tagged, asked) for item in map(_found, _listed(wanted, endpoint))}
     fits = [
         item for item in rows.values()
-        if all(_has(word, (item.id, *item.concepts)) for word in words)
-        and (concept is None or _has(concept.casefold().strip(), item.concepts))
-        and (base_model is None or by_id or _is_base(base_model, item))
+        if all(any(word in text for text in _folded(item.id, *item.concepts)) for word in words)
+        and (concept is None or any(concept.casefold().strip() in text for text in _folded(*item.concepts)))
+        and (base_model is None or by_id or base_model.casefold() in _folded(item.base, item.family, *item.tags))
     ]  # fmt: skip
     exact = {text.casefold().strip() for text in (concept, query) if text}
-    fits.sort(key=lambda item: (not exact & {text.casefold() for text in item.concepts}, -item.downloads, item.id))
+    fits.sort(key=lambda item: (exact.isdisjoint(_folded(*item.concepts)), -item.downloads, item.id))
     return fits[:limit]
 
 
@@ -154,10 +154,5 @@ def _texts(value: Any) -> tuple[str, ...]:
     return tuple(text for item in items if (text := flat(item)))
 
 
-def _has(word: str, texts: Iterable[str]) -> bool:
-    return any(word in text.casefold() for text in texts)
-
-
-def _is_base(name: str, item: Found) -> bool:
-    wanted = name.casefold()
-    return wanted in (item.family.casefold(), *(tag.casefold() for tag in item.tags)) or wanted == item.base.casefold()
+def _folded(*texts: str) -> list[str]:
+    return [text.casefold() for text in texts]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import chain
 from typing import Any
 
@@ -69,11 +70,9 @@ def _texts(item: PushFile, data: bytes) -> Iterator[tuple[str, str]]:
     weights = item.name.endswith(".safetensors")
     text = data[8 if weights else 0 :].decode("utf-8", "replace")
     if weights or item.name.endswith(".json"):
-        try:
+        with suppress(ValueError, RecursionError):
             yield from _strings(json.loads(text), "header" if weights else "")
             return
-        except (ValueError, RecursionError):
-            pass
     if secret_in(text) is not None:
         yield from ((f" (line {number})", line) for number, line in enumerate(text.splitlines(), start=1))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
@@ -49,7 +50,7 @@ def send(bundle: Bundle) -> Pushed:
     pull_request = None
     for number, (items, removed) in enumerate(groups):
         part = f" (part {number + 1} of {len(groups)})" if len(groups) > 1 else ""
-        if bundle.private and not _private(bundle):
+        if _is_public(bundle):
             done = f"after {number} of {len(groups)} parts" if number else "and nothing was sent"
             raise PushRefused(f"{bundle.repo} became public meanwhile {done}; make it private on its settings page")
         try:
@@ -63,7 +64,10 @@ def send(bundle: Bundle) -> Pushed:
             raise type(error)(sentence_of(error), hint) from error
         pull_request = pull_request or page
         bundle = replace(bundle, parent=commit, create_pr=False, revision=revision or bundle.revision)
-    if bundle.private and not _private(bundle, unknown=True):
+    public = False
+    with suppress(HubError):  # everything is there, whatever the Hub does not say
+        public = _is_public(bundle)
+    if public:
         raise PushRefused(
             f"{bundle.repo} became public while files were sent, and everybody can read them (commit {bundle.parent}); "
             "make it private on its settings page"
@@ -77,15 +81,13 @@ def split(bundle: Bundle) -> list[tuple[Sequence[PushFile], Sequence[str]]]:
     Files that are new may come before the rest, since nothing lists them yet; what replaces or removes something, the
     record and the card are in the last commit. Whoever pulls sees the old or the new state.
     """
-    early: list[PushFile] = []
-    last: list[PushFile] = []
-    for item in bundle.changed:
-        waits = item.state != "new" or item.name in (CARD, bundle.record)
-        (last if waits else early).append(item)
+    late = {CARD, bundle.record, *(item.name for item in bundle.changed if item.state != "new")}
+    early = [item for item in bundle.changed if item.name not in late]
+    last = [item for item in bundle.changed if item.name in late]
     room = max(0, MOST_FILES - len(last))
     first, rest = early[: max(0, len(early) - room)], early[max(0, len(early) - room) :]
-    groups = [first[start : start + MOST_FILES] for start in range(0, len(first), MOST_FILES)]
-    return [*((group, ()) for group in groups), ([*rest, *last], bundle.removed)]
+    groups = [(first[start : start + MOST_FILES], ()) for start in range(0, len(first), MOST_FILES)]
+    return [*groups, ([*rest, *last], bundle.removed)]
 
 
 def _check_page(bundle: Bundle) -> None:
@@ -132,20 +134,14 @@ def _with_repository(bundle: Bundle) -> Bundle:
     return replace(bundle, parent=info.sha, private=bool(info.private))
 
 
-def _private(bundle: Bundle, unknown: bool | None = None) -> bool:
-    """Whether only the owner sees the repository now; ``unknown`` if the Hub does not say.
+def _is_public(bundle: Bundle) -> bool:
+    """Whether everybody sees a repository now that only its owner should.
 
     Raises:
-        HubError: the Hub does not say, and no ``unknown`` is given.
+        HubError: the Hub does not say.
     """
-
-    try:
-        with reaching("push to", bundle.repo):
-            return bool(HfApi().repo_info(bundle.repo, repo_type=bundle.repo_type).private)
-    except HubError:
-        if unknown is None:
-            raise
-        return unknown
+    with reaching("push to", bundle.repo):
+        return bundle.private and not HfApi().repo_info(bundle.repo, repo_type=bundle.repo_type).private
 
 
 def _commit(

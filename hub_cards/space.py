@@ -15,10 +15,9 @@ from erase_plugins.page.package import carried
 from erase_plugins.page.studio import Settings
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.pairs import Gallery, choose_prompts
-from hub_cards.bundle import CARD, PushFile
+from hub_cards.bundle import CARD, How, PushFile
 from hub_cards.escape import flat, listed
 from hub_cards.front_matter import ADULT
-from hub_cards.how import How
 from hub_cards.licences import licence_of
 from hub_cards.pushing import publish
 from hub_cards.references import SCHEME
@@ -100,16 +99,11 @@ def app(loaded: Any, repo: str, copy: bool) -> str:
     span: dict[str, Any] = {field: float(manifest.strength[name]) for name, field in _SPAN if name in manifest.strength}
     settings = Settings(
         title=f"Erased: {', '.join(manifest.erased[:5])}", heading=f"Erased: {listed(manifest.erased, 5)}",
-        about=about(manifest), model=manifest.base.get("model") or "MODEL",
+        about=page("about.md.j2", {"manifest": manifest}).strip(), model=manifest.base.get("model") or "MODEL",
         revision=manifest.base.get("revision") or None, artifact=COPY if copy else f"{SCHEME}{repo}",
         concept=", ".join(manifest.erased), prompt=choose_prompts(manifest, 1)[0], **span,
     )  # fmt: skip
     return page("app.py.j2", {"settings": vars(settings)})
-
-
-def about(manifest: Any) -> str:
-    """One line about what the page shows; inert Markdown."""
-    return page("about.md.j2", {"manifest": manifest}).strip()
 
 
 def readme(loaded: Any, repo: str, license: str | None, adult: bool) -> str:
@@ -121,7 +115,7 @@ def readme(loaded: Any, repo: str, license: str | None, adult: bool) -> str:
         "colorTo": "green", "sdk": "gradio", "sdk_version": GRADIO, "python_version": PYTHON, "app_file": APP,
         "suggested_hardware": SMALL if manifest.base.get("model") in (None, POCKET) else CARD_16GB, "pinned": False,
         "short_description": "Base and erased model, side by side",
-        **({} if licence is None or licence.name else {"license": licence.id}),
+        "license": None if licence is None or licence.name else licence.id,
         "models": [repo, *([base] if base else [])],
         "tags": ["erase-plugins", "concept-erasure", *([ADULT] if adult else [])],
     }  # fmt: skip
@@ -147,7 +141,7 @@ def push_space(artifact: Any, repo: str, files: Mapping[str, bytes | Path], **op
         repo: "owner/name".
         files: from `space_files`.
         options: private, prune (also pairs that are about other weights), personal, dry_run, show; see
-            `hub_cards.how.How`.
+            `hub_cards.bundle.How`.
 
     Raises:
         HubError, PushRefused, NotAllowed: as for `hub_cards.push`.

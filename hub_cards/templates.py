@@ -44,6 +44,16 @@ def page(name: str, facts: dict[str, Any]) -> str:
     return text.strip("\n") + "\n"
 
 
+def _known(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: _known(item) if isinstance(item, dict) else item for key, item in data.items() if item is not None}
+
+
 def document(data: dict[str, Any], name: str, facts: dict[str, Any]) -> str:
-    """The text of a README.md: front matter, its body, and room for what people write on the Hub."""
-    return f"{front_matter(data)}\n{page(name, facts)}\n{USER}\n{USER_END}\n"
+    """The text of a README.md: front matter, its body, and room for what people write on the Hub.
+
+    Args:
+        data: of the front matter; what is None is left out.
+        name: template of the body.
+        facts: its values.
+    """
+    return f"{front_matter(_known(data))}\n{page(name, facts)}\n{USER}\n{USER_END}\n"

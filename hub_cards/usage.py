@@ -29,11 +29,12 @@ def uses(artifact: Any, repo: str) -> dict[str, Any]:
     """
     manifest, task = artifact.manifest, task_of(artifact.manifest)
     model = flat(manifest.base.get("model") or "MODEL")
-    files: dict[str, str] = {}
+    files: dict[str, str] = {}  # program -> the first file for it
+    layouts: dict[str, str] = {}  # layout -> the first file in it
     for item in manifest.files:
+        layouts.setdefault(item.layout, item.name)
         for reader in readers(item.layout):
             files.setdefault(reader, item.name)
-    names = {layout: [item.name for item in manifest.files if item.layout == layout] for layout in ("kohya", "peft")}
     folders = [item.name.rpartition("/")[0] for item in manifest.files if item.name.endswith(ADAPTER)]
     parts = [(folder.removeprefix("peft_"), folder) for folder in folders]
     return {
@@ -41,8 +42,8 @@ def uses(artifact: Any, repo: str) -> dict[str, Any]:
         "draws": task == DRAWS, "loader": AUTO.get(task), "timm": manifest.base.get("library") == "timm",
         "weight": Inert(f"{float(manifest.strength.get('recommended', 1.0)):g}"),
         "prompt": choose_prompts(manifest, 1)[0],
-        "files": files, "stock": STOCK, "kohya": next(iter(names["kohya"]), None),
-        "peft_folder": next((name.split("/")[0] for name in names["peft"]), None),
+        "files": files, "stock": STOCK, "kohya": layouts.get("kohya"),
+        "peft_folder": layouts.get("peft", "").split("/")[0],
         "adapters": [(part or str(get_manager().family(manifest.family).denoiser), folder) for part, folder in parts
                      if not part or part.isidentifier()],
         "solvable": isinstance(artifact.edit.meta.get("statistics"), dict),

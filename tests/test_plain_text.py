@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from erase_plugins.plain_text import an, holds, one_line, scrub
+from erase_plugins.plain_text import an, holds, one_line, scrub, some
 
 
 @pytest.mark.parametrize(
@@ -64,3 +64,11 @@ def test_words_are_held_whole(text, words, there):
 )  # fmt: skip
 def test_articles_go_by_sound(words, said):
     assert an(words) == said
+
+
+@pytest.mark.parametrize(
+    ("texts", "most", "shown"),
+    [((), 2, ""), (["a", "b"], 2, "a, b"), (("a", "b", "c", "d"), 2, "a, b and 2 more")],
+)
+def test_the_first_of_several(texts, most, shown):
+    assert some(texts, most) == shown

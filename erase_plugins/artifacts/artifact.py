@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.late import FUNCTIONS
+from erase_plugins.plain_text import some
 
 if TYPE_CHECKING:
     from erase_plugins.artifacts.edit import Edit
@@ -27,11 +28,9 @@ class Artifact:
     path: Path | None = None
 
     def __repr__(self) -> str:
-        erased = ", ".join(self.manifest.erased[:5])
         place = "in memory" if self.path is None else f"in {self.path.name}"
-        more = f" and {len(self.manifest.erased) - 5} more" if len(self.manifest.erased) > 5 else ""
         method = self.manifest.method.get("id", "an unknown method")
-        return f"<Artifact {self.name}: {erased}{more} by {method}, for {self.manifest.family}, {place}>"
+        return f"<Artifact {self.name}: {some(self.manifest.erased)} by {method}, for {self.manifest.family}, {place}>"
 
     @property
     def name(self) -> str:

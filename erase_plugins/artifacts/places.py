@@ -17,6 +17,7 @@ from erase_plugins.artifacts.manifest import FILENAME, check_name
 from erase_plugins.data import LITTER
 from erase_plugins.errors import ArtifactError, CorruptArtifact
 from erase_plugins.hints import ANOTHER_OUT, Hint, Sentence
+from erase_plugins.plain_text import some
 
 #: lists the files of folders that have no manifest of their own
 MARKER = ".erase-plugins"
@@ -257,7 +258,7 @@ def _folder_problem(target: Path, kind: str) -> str:
     found, known = written_files(target)
     others = foreign(target, known)
     if others:
-        shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        shown = some(others, 3)
         many = "something" if len(others) == 1 else f"{len(others)} things"
         # what has no kind is the user's from then on, and no command offers to replace it
         return Sentence(

@@ -12,6 +12,7 @@ import click
 from erase_plugins.cli.command import declare, dry_run_option, force_option, quote, stacked
 from erase_plugins.cli.console import emit, hint, progress, say
 from erase_plugins.errors import RequestError
+from erase_plugins.plain_text import some
 
 data_options = stacked(
     click.option("--features", required=True, metavar="FILE", help="A row per record: .npy, .npz, .safetensors."),
@@ -135,7 +136,7 @@ def add(folder: str, features: str, labels: str | None, subjects: str | None) ->
     matrix, values = load_features(features, labels)
     with _bar("learn") as told:
         ids = head.add(matrix, values, _lines(subjects), told)
-    say(f"{len(ids)} records added: {_some(ids)}")
+    say(f"{len(ids)} records added: {some(ids)}")
     emit({"schema": 1, "added": ids, **_facts(head)})
 
 
@@ -150,13 +151,13 @@ def delete(folder: str, ids: Sequence[str], subject: str | None, subject_file: s
     head = Records.open(folder)
     chosen = _chosen(head, ids, subject, subject_file)
     if dry_run:
-        say(f"{len(chosen)} records would be deleted: {_some(chosen)}; dry run: nothing written")
+        say(f"{len(chosen)} records would be deleted: {some(chosen)}; dry run: nothing written")
         emit({"schema": 1, "dry_run": True, "deleted": chosen})
         return
     with _bar("delete") as told:
         head.delete(chosen, told)
     facts = _facts(head)
-    say(f"{len(chosen)} records deleted: {_some(chosen)}")
+    say(f"{len(chosen)} records deleted: {some(chosen)}")
     _say_bound(facts)
     hint("published models of before still know them; release the head again and take the old files down")
     emit({"schema": 1, "deleted": chosen, **facts})
@@ -180,7 +181,7 @@ def replace(
     with _bar("replace") as told:
         new = head.replace(chosen, matrix, values, _lines(subjects), told)
     facts = _facts(head)
-    say(f"{len(chosen)} records replaced; the new ones: {_some(new)}")
+    say(f"{len(chosen)} records replaced; the new ones: {some(new)}")
     _say_bound(facts)
     emit({"schema": 1, "replaced": chosen, "added": new, **facts})
 
@@ -300,10 +301,6 @@ def _start(path: str | None) -> Any:
     from erase_plugins.records.features import load_matrix
 
     return load_matrix(path)
-
-
-def _some(ids: Sequence[str]) -> str:
-    return ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
 
 
 class _bar:

@@ -20,6 +20,7 @@ from erase_plugins.cli.command import (
 )
 from erase_plugins.cli.console import emit, say
 from erase_plugins.errors import RequestError
+from erase_plugins.plain_text import some
 
 
 @declare("revoke", example="no-both --erase pizza --out no-dog")
@@ -46,8 +47,7 @@ def command(
         if text not in known:
             close = get_close_matches(text, known, n=1)
             meant = f"; did you mean '{close[0]}'? It" if close else "; it"
-            shown = ", ".join(known[:12]) + (f" and {len(known) - 12} more" if len(known) > 12 else "")
-            raise RequestError(f"'{text}' is not erased by {first.name}{meant} erases: {shown or 'nothing'}")
+            raise RequestError(f"'{text}' is not erased by {first.name}{meant} erases: {some(known, 12) or 'nothing'}")
     from erase_plugins.compose import revoke
 
     revoked = revoke(first, list(concepts), forget=forget)

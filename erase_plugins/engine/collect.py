@@ -19,7 +19,6 @@ from erase_plugins.engine.prompt_templates import (
     TEMPLATES,
     check_phrase,
     expand,
-    lines,
     paired_rows,
     short_window,
 )
@@ -37,6 +36,7 @@ from erase_plugins.engine.words import real_words
 from erase_plugins.errors import ArtifactError, RequestError
 from erase_plugins.families.base import Conditioning, Target
 from erase_plugins.hints import ANOTHER_TO
+from erase_plugins.plain_text import some
 from erase_plugins.types import Concept, EraseRequest
 
 #: what a concept becomes when the user does not say
@@ -374,7 +374,7 @@ def summary(statistics: Statistics, ctx: RunContext) -> None:
     for member in statistics.members.values():
         aliases = member.facts.get("aliases", [])
         if aliases:
-            ctx.note(f"aliases of {member.concept}: {lines(aliases)}")
+            ctx.note(f"aliases of {member.concept}: {some(aliases, 8)}")
 
 
 def phrase_count(request: EraseRequest, recipe: Recipe) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from erase_plugins.errors import RequestError
@@ -105,9 +104,3 @@ def short_window(
         weight[0] = 1.0
         a, b = a * weight, b * weight
     return a, b
-
-
-def lines(values: Sequence[str], limit: int = 8) -> str:
-    """A short list for messages."""
-    shown = ", ".join(values[:limit])
-    return shown + (f" and {len(values) - limit} more" if len(values) > limit else "")

@@ -11,22 +11,17 @@ from erase_plugins.cli.command import declare, existing, quiet_client
 from erase_plugins.cli.console import state
 from erase_plugins.errors import RequestError
 from erase_plugins.plain_text import scrub
-from hub_cards.cli.pictures import asked, draw, drawing_options
-from hub_cards.cli.pushed import push_options, reader_options, say_pushed, show
+from hub_cards.cli.pushed import asked, draw, drawing_options, push_options, reader_options, say_pushed, show
 
 
 @declare("push", example="no-pizza me/no-pizza --report report --pairs 3")
 @click.argument("artifact")
 @click.argument("repo", metavar="OWNER/NAME")
 @click.option(
-    "--report",
-    metavar="PATH",
-    help="Report of its evaluation, or its folder with attack-*.json; goes onto the card and along.",
+    "--report", metavar="PATH", help="Report of its evaluation, or the folder with attack-*.json; sent along."
 )
 @click.option(
-    "--publish-attacks",
-    is_flag=True,
-    help="Also publish what attacks found (prompts, tokens): whoever has it can bring the concept back.",
+    "--publish-attacks", is_flag=True, help="Publish what attacks found: whoever has it can bring the concept back."
 )
 @click.option("--merged", metavar="MODEL", help="Publish this model ('pocket' or a diffusers folder) with it fused in.")
 @click.option("--strength", type=float, default=1.0, show_default=True, help="Strength of the fused edit.")
@@ -35,18 +30,15 @@ from hub_cards.cli.pushed import push_options, reader_options, say_pushed, show
 @drawing_options
 @reader_options
 @push_options
-def command(
-    artifact: str, repo: str, report: str | None, merged: str | None, strength: float, **given: Any
-) -> None:  # fmt: skip
+def command(artifact: str, repo: str, report: str | None, merged: str | None, strength: float, **given: Any) -> None:
     """Publish an artifact folder with its card; what is there stays. Log in with `hf auth login` or HF_TOKEN."""
     from erase_plugins.records.release import is_release
     from erase_plugins.workflow.artifacts import load_artifact
     from erase_plugins.workflow.pairs import INDEX
-    from hub_cards.bundle import REPORT, artifact_files
+    from hub_cards.bundle import REPORT, How, artifact_files
     from hub_cards.checkpoint import push_merged
     from hub_cards.errors import check_repo
     from hub_cards.heads import push_head
-    from hub_cards.how import How
     from hub_cards.pushing import push, ready
 
     quiet_client()

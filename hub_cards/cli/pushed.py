@@ -6,20 +6,20 @@ from typing import Any
 
 import click
 
-from erase_plugins.cli.command import dry_run_option, stacked
+from erase_plugins.cli.command import dry_run_option, quiet_libraries, stacked
 from erase_plugins.cli.console import emit, hint, human_bytes, say
 
 #: files of one state that are named; of more the number is told
 _NAMED = 20
 #: where a command keeps the title of a list of the Hub
-_SHELF = "hub_cards.shelf"
+_SHELF = "hub_cards.list"
 
 personal_option = click.option(
     "--personal", is_flag=True, help="Send e-mail addresses and home folders as they are; access keys never are."
 )
 requirement_option = click.option(
     "--requirement", metavar="LINE",
-    help="Where readers get erase-plugins, pinned: 'erase-plugins @ git+https://HOST/OWNER/NAME@COMMIT'.",
+    help="Where to get erase-plugins, pinned: 'erase-plugins @ git+https://HOST/OWNER/NAME@COMMIT'.",
 )  # fmt: skip
 #: what the page of an artifact tells its readers
 reader_options = stacked(
@@ -46,6 +46,40 @@ push_options = stacked(
     personal_option,
     dry_run_option,
 )
+#: pictures, the same for every command that makes a page
+drawing_options = stacked(
+    click.option("--pairs", type=click.IntRange(1, 50), metavar="N", help="Draw N pairs with the base and the erased "
+                 "model."),
+    click.option("--pair-prompt", "prompts", multiple=True, metavar="TEXT", help="What to draw; repeat for several "
+                 "pairs."),
+    click.option("--model", help="Base model for the pairs; what the artifact names if left out."),
+    click.option("--device", default="cpu", show_default=True, help="Device for the pairs: cpu, cuda, mps ..."),
+    click.option("--unblurred", is_flag=True, help="Show pictures of explicit concepts and persons as they are."),
+    click.option("--adult/--no-adult", default=None, help="Ask visitors of the page first (tag "
+                 "not-for-all-audiences); by default for explicit concepts."),
+)  # fmt: skip
+
+
+def asked(given: dict[str, Any]) -> dict[str, Any]:
+    """Takes what `drawing_options` brought out of the options of a command, for `draw`."""
+    return {name: given.pop(name) for name in ("pairs", "prompts", "model", "device")}
+
+
+def draw(artifact: Any, report: str | None, how: dict[str, Any]) -> Any:
+    """The pairs that were asked for, or None."""
+    count, prompts = how["pairs"], how["prompts"]
+    if not count and not prompts:
+        return None
+    from erase_plugins.evaluation.saved import read_report
+    from erase_plugins.workflow.pairs import draw_pairs
+
+    quiet_libraries()
+    found, _ = read_report(report)
+    drawn = draw_pairs(
+        artifact, count or len(prompts), model=how["model"], prompts=prompts, report=found, device=how["device"]
+    )
+    say(f"drew {len(drawn.pairs)} pairs: {', '.join(pair.prompt for pair in drawn.pairs)[:200]}")
+    return drawn
 
 
 def show(bundle: Any) -> None:
@@ -87,7 +121,7 @@ def say_pushed(done: Any, repo: str, use: str) -> None:
         say(use)
     title, address = click.get_current_context().meta.get(_SHELF), None
     if title and not done.dry_run:
-        from hub_cards.shelf import put
+        from hub_cards.pushing import put
 
         address = put(repo, title, done.bundle.private)
         say(f"listed in the collection '{title}': {address}")

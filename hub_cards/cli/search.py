@@ -6,6 +6,7 @@ import click
 
 from erase_plugins.cli.command import declare
 from erase_plugins.cli.console import emit, say, table
+from erase_plugins.plain_text import some
 
 
 @declare("search", example="pizza")
@@ -22,7 +23,7 @@ def command(
 
     found = search(" ".join(query), base_model=base_model, concept=concept, tags=tags, limit=limit)
     rows = [
-        (item.id, _short(item.concepts), item.base or item.family or "-", item.method or "-", item.downloads,
+        (item.id, some(item.concepts, 3) or "-", item.base or item.family or "-", item.method or "-", item.downloads,
          "collection" if item.collection else "full model" if item.full else "") for item in found
     ]  # fmt: skip
     if rows:
@@ -33,8 +34,3 @@ def command(
     else:
         say("nothing fits; try fewer words, or look without --base-model")
     emit({"schema": 1, "found": [item.to_dict() for item in found]})
-
-
-def _short(concepts: tuple[str, ...]) -> str:
-    shown = ", ".join(concepts[:3])
-    return shown + (f" and {len(concepts) - 3} more" if len(concepts) > 3 else "") or "-"

@@ -14,8 +14,7 @@ import click
 
 from erase_plugins.cli.command import check_output, declare, dry_run_option, existing, force_option, quiet_client
 from erase_plugins.cli.console import emit, human_bytes, say
-from hub_cards.cli.pictures import asked, draw, drawing_options
-from hub_cards.cli.pushed import personal_option, show
+from hub_cards.cli.pushed import asked, draw, drawing_options, personal_option, requirement_option, show
 
 
 @declare("space", example="me/no-pizza --local")
@@ -25,12 +24,7 @@ from hub_cards.cli.pushed import personal_option, show
 @click.option("--gallery", metavar="DIR", help="Show the pairs that 'card --pairs' wrote there.")
 @drawing_options
 @click.option("--license", metavar="ID", help="Licence id; that of the base model if left out.")
-@click.option(
-    "--requirement",
-    metavar="LINE",
-    help="Get erase-plugins from a pinned source, 'erase-plugins @ git+https://HOST/OWNER/NAME@COMMIT'; otherwise the "
-    "Space holds a copy.",
-)
+@requirement_option
 @click.option("--push", is_flag=True, help="Publish it as Space OWNER/NAME in one commit.")
 @click.option("--local", is_flag=True, help="Run it here at once; without --out no folder is left.")
 @click.option("--private", is_flag=True, help="With --push: make a new Space private.")
@@ -44,7 +38,8 @@ def command(
 ) -> None:  # fmt: skip
     """Write a Gradio Space for a published artifact: prompt, seed, strength, base and erased side by side.
 
-    Without --artifact the published OWNER/NAME is shown, with the pictures of its page.
+    Without --artifact the published OWNER/NAME is shown, with the pictures of its page. Without --requirement the Space
+    holds a copy of erase-plugins.
     """
     from erase_plugins.errors import MissingExtra
     from erase_plugins.workflow.artifacts import load_artifact
