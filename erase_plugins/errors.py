@@ -86,6 +86,10 @@ class RunRefused(EraseError):
     exit_code = 3
 
 
+class Blocked(RunRefused):
+    """A guard that blocks refused what a model was asked, or cannot read it; nothing was made."""
+
+
 class RunCancelled(EraseError):
     """The run was stopped on request; the last checkpoint is kept."""
 

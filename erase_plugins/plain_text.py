@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -10,12 +11,13 @@ _PATH = re.compile(r"(?<![\w:/.~])(?:[A-Za-z]:[\\/]|/)(?:[^\s'\",;:()\\/]+[\\/])
 _TOKEN = re.compile(r"\b(hf_|ghp_|sk-)[A-Za-z0-9_-]{8,}")
 _LOGIN = re.compile(r"(://)[^/\s@]+@")
 
-#: letters of scripts that put no spaces between words (Thai, Lao, Tibetan, Burmese, Khmer, Japanese, Chinese), and of
-#: Korean, which hangs endings on names
-_JOINED = (
-    "\u0e00-\u0fff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3005-\u3007\u3040-\u318f\u31f0-\u31ff\u3400-\u4dbf"
-    "\u4e00-\u9fff\uac00-\ud7ff\uf900-\ufaff\uff66-\uffdc\U00020000-\U0003ffff"
+#: signs of Chinese and Japanese, which put no spaces between words, and of Korean, which hangs endings on names
+SIGNS = (
+    "\u1100-\u11ff\u3005-\u3007\u3040-\u318f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7ff\uf900-\ufaff"
+    "\uff66-\uffdc\U00020000-\U0003ffff"
 )
+#: these, and letters of other scripts without such spaces (Thai, Lao, Tibetan, Burmese, Khmer)
+_JOINED = f"\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff{SIGNS}"
 _IS_JOINED = re.compile(f"[{_JOINED}]")
 
 
@@ -36,6 +38,22 @@ def whole_words(text: str, between: str = r"\s+") -> str:
         apart = f"(?:{between})?" if place and joined[place - 1][1] and joined[place][0] else between
         found += (apart if place else "") + re.escape(word)
     return found if joined[-1][1] else f"{found}(?![^\\W_{_JOINED}])"
+
+
+def holds(text: str, words: str) -> bool:
+    """Whether ``words`` stand whole in a text, in whatever case and however accents are encoded."""
+    said, wanted = (unicodedata.normalize("NFC", item.casefold()) for item in (text, words))
+    return bool(wanted.strip()) and re.search(whole_words(wanted), said) is not None
+
+
+_AN = re.compile(r"(?!(?:uni(?!n)|us[aeiu]|eu|ewe|one\b|once\b|u\b))[aeiou]|hour|honest|heir", re.IGNORECASE)
+
+
+def an(words: str) -> str:
+    """English words behind "a" or "an", as they sound; words that have an article keep it."""
+    if words.lower().startswith(("a ", "an ", "the ")):
+        return words
+    return f"{'an' if _AN.match(words) else 'a'} {words}"
 
 
 def scrub(text: str) -> str:

@@ -15,6 +15,7 @@ from erase_plugins import hookspecs
 from erase_plugins.api_range import API_ATTRIBUTE, check_api
 from erase_plugins.errors import PluginError, RequestError
 from erase_plugins.options import describe
+from erase_plugins.plain_text import an
 from erase_plugins.types import BUDGETS
 
 PREFIX = "erase_"
@@ -73,7 +74,7 @@ def check_plugin(plugin: Any) -> None:
         PluginError: not a module or instance, other hook version, unknown hook, old arguments, or no hook at all.
     """
     if plugin is None or isinstance(plugin, type | str | int | float | list | tuple | dict):
-        what = f"the class {plugin.__name__}" if isinstance(plugin, type) else f"a {type(plugin).__name__}"
+        what = f"the class {plugin.__name__}" if isinstance(plugin, type) else an(type(plugin).__name__)
         raise PluginError(f"the plugin is {what}; register a module or an instance")
     check_api(getattr(plugin, API_ATTRIBUTE, hookspecs.API_VERSION))
     found = dict(_marked(plugin))

@@ -111,7 +111,7 @@ _ADVICE: dict[str, AnyHint] = {
     "again": AGAIN,
     "log_in": Command("log in", "and you are not logged in"),
     "name_licence": Hint("license", "ID", before="name it with"),
-    "other_licence": Hint("license", "other"),
+    "other_licence": Hint("license", "other:NAME"),
 }
 
 

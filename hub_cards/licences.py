@@ -11,6 +11,7 @@ from typing import Any
 
 from erase_plugins.errors import PushRefused
 from erase_plugins.hints import Hint
+from erase_plugins.licences import checked
 from hub_cards.escape import code
 
 
@@ -35,9 +36,9 @@ def known() -> dict[str, Licence]:
 
 
 def licence_of(base: Mapping[str, Any], given: str | Licence | None = None) -> Licence | None:
-    """The licence that is given (also by its id), that of the base model, or None where nobody knows."""
+    """The licence that is given (also by its id, as `checked` takes it), that of the base, or None: nobody knows."""
     if given:
-        return given if isinstance(given, Licence) else Licence(given)
+        return given if isinstance(given, Licence) else Licence(*checked(given))
     name = str(base.get("model") or "").lower()
     return next((licence for start, licence in known().items() if name.startswith(start)), None)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from erase_plugins.plain_text import one_line, scrub, some
+from erase_plugins.plain_text import an, holds, one_line, scrub, some
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,42 @@ def test_lines_are_joined():
 
 def test_nothing_acts_on_the_terminal():
     assert one_line("a\x1b[2Jb\0c é 字") == "a?[2Jb?c é 字"
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "there"),
+    [
+        ("born in 2010", "10", False),
+        ("born on the 10.", "10", True),
+        ("Anna said so", "Ann", False),
+        ("ANN's house", "Ann", True),
+        ("New  York City", "new york", True),
+        ("er heißt STRASSE", "straße", True),
+        ("Jose\u0301 came", "Jos\u00e9", True),
+        ("Jose\u0301 came", "Jose", False),
+        ("我喜欢梵高的画", "梵高", True),
+        ("富士山が見える", "富士", True),
+        ("김연아는 왔다", "김연아", True),
+        ("by C++ and more", "C++", True),
+        ("anything", " ", False),
+    ],
+)
+def test_words_are_held_whole(text, words, there):
+    assert holds(text, words) is there
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("owl", "an owl"), ("pizza", "a pizza"), ("Eiffel tower", "an Eiffel tower"), ("unicorn", "a unicorn"),
+        ("umbrella", "an umbrella"), ("uninvited guest", "an uninvited guest"), ("hourglass", "an hourglass"),
+        ("horse", "a horse"), ("one-eyed cat", "a one-eyed cat"), ("European fox", "a European fox"),
+        ("used car", "a used car"), ("usher", "an usher"), ("addon", "an addon"), ("\u68b5\u9ad8", "a \u68b5\u9ad8"), ("", "a "),
+        ("a pizza", "a pizza"), ("the sea", "the sea"),
+    ],
+)  # fmt: skip
+def test_articles_go_by_sound(words, said):
+    assert an(words) == said
 
 
 @pytest.mark.parametrize(

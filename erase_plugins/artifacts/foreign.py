@@ -147,6 +147,10 @@ def guess_family(header: Header, families: Iterable[Any]) -> Any:
     width = context_width(header)
     if width == 2048 or deep or _any(header, lambda name: name.startswith(second)) or (sgm and width is None):
         return by_id.get("sdxl")
+    if _any(header, lambda name: name.startswith("lora_transformer_")):
+        return None  # a flow transformer as OneTrainer names it, which nothing here reads
+    if _first_of_several(header):
+        return by_id.get("sdxl")
     return by_id.get("sd1") if _components(header) else None
 
 
@@ -168,7 +172,14 @@ def _evidence(header: Header) -> str:
     names = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL"}
     if width:
         return f"context width {width}" + (f" ({names[width]})" if width in names else "")
+    if _first_of_several(header):
+        return "names only: an encoder called lora_te1, the first of several; SD3 and FLUX have such a one, too"
     return "names only"
+
+
+def _first_of_several(header: Header) -> bool:
+    """Whether there is the first text encoder of a model that has more than one, and no denoiser beside it."""
+    return bool(header.tensors) and all(name.startswith("lora_te1_") for name in header.tensors)
 
 
 def foreign_manifest(path: Path, header: Header, family: Any, edit: Any) -> Manifest:

@@ -27,6 +27,7 @@ from torch.nn import functional
 
 from erase_plugins.artifacts.edit import AddOn, Delta, Edit, LowRank
 from erase_plugins.errors import ArtifactError, Unsupported
+from erase_plugins.plain_text import an
 
 GATE = "gate"
 GATED = "gated_lowrank"
@@ -151,7 +152,7 @@ def add_gated(first: AddOn, second: AddOn) -> AddOn:
         Unsupported: not gated, or gates that measure in different ways.
     """
     if first.type != second.type or first.type not in (GATE, GATED):
-        raise Unsupported(f"a {first.type} and a {second.type} module at the same place cannot be added")
+        raise Unsupported(f"{an(first.type)} and {an(second.type)} module at the same place cannot be added")
     config = {**first.config, "gates": gate_list(first) + gate_list(second)}
     if first.type == GATED:
         up = torch.cat([first.weights["up"], second.weights["up"]], dim=1)

@@ -2,8 +2,9 @@
 
 A text is normalised (width, look-alike letters, accents, case, weights and tags of prompts) and read as it is and with
 digits for letters. A keyword, or its plural, hits if its letters stand in a row of whole words, whatever is between
-them, in any order of its words. In a private guard the keywords are HMACs under a key that is not in the file, so that
-the file names nobody; misspelt words are found by public guards only.
+them, in any order of its words. Signs of Chinese, Japanese and Korean are words of their own: a name is found inside a
+sentence, and in a longer word. In a private guard the keywords are HMACs under a key that is not in the file, so that
+the file names nobody; misspelt words are found by public guards only, and not in those scripts.
 """
 
 from __future__ import annotations
@@ -23,15 +24,21 @@ from erase_plugins.artifacts import policy
 from erase_plugins.artifacts.atomic import atomic_file
 from erase_plugins.artifacts.strict_json import parse
 from erase_plugins.errors import CorruptArtifact, RequestError
+from erase_plugins.plain_text import SIGNS
 
 FILE, TYPE = "guard.json", "keyword"
-NORMALISER = 2
-_LETTERS = 3
+NORMALISER = 3
+#: whose guards are read as well, and find what they always found: it knew no words without spaces around them
+_SPACED = 2
+#: a keyword has at least so many letters, or signs of Chinese, Japanese and Korean
+_LETTERS, _SIGNS = 3, 2
 #: a keyword has no more letters and no more words than this
 _LONGEST, _WORDS = 60, 4
 _ALIKE = dict(zip("аеорсухіјѕһԁԛԝкмтαεικνορτυχɑɡıʐᴢ", "aeopcyxijshdqwkmtaeikvoptuxagizz", strict=True))
 #: 1 is read as i and as l
 _LEET = tuple(str.maketrans("013457892@$!", f"o{one}eastbgzasi") for one in "il")
+_WORD, _SIGN = re.compile(r"[^\W_]+"), re.compile(f"[{SIGNS}]")
+_WORD_OR_SIGN = re.compile(f"[{SIGNS}]|[^\\W_{SIGNS}]+")
 _TAG, _WEIGHT = re.compile(r"<[^<>]*>"), re.compile(r":\s*-?\d+(\.\d+)?(?=\s*[)\]])")
 
 
@@ -56,6 +63,7 @@ class KeywordGuard:
         action: "block", or "flag" to report only.
         message: what is answered in the place of what was blocked.
         key: of a private guard; kept outside the file.
+        normaliser: the version of what makes words of a text.
     """
 
     concept: str
@@ -64,6 +72,7 @@ class KeywordGuard:
     action: str = "flag"
     message: str = ""
     key: bytes = b""
+    normaliser: int = NORMALISER
 
     def check(self, text: str) -> Verdict:
         """Looks at a text.
@@ -73,14 +82,16 @@ class KeywordGuard:
         """
         if self.private and not self.key:
             raise RequestError(f"the guard of {self.concept} is private and was opened without its key")
-        if any(self._meant(form) for view in _views(text) for form in _rows(view)):
+        if any(self._meant(form) for view in _views(text, self.normaliser) for form in _rows(view)):
             return Verdict(True, self.concept, self.action, f"{self.concept}: keyword")
         return Verdict(False)
 
     def _meant(self, form: str) -> bool:
         if self.private:
             return _mark(self.key, form) in self.marks
-        return form in self.marks or any(_close(form, mark) for mark in self.marks if len(mark) >= 6)
+        if form in self.marks or (self.normaliser > _SPACED and _SIGN.search(form)):
+            return form in self.marks
+        return any(_close(form, mark) for mark in self.marks if len(mark) >= 6)
 
     # ---- file --------------------------------------------------------------------------------------------------
 
@@ -91,7 +102,7 @@ class KeywordGuard:
 
     def to_policy(self) -> dict[str, Any]:
         """The policy as JSON (`erase_plugins.artifacts.policy`)."""
-        stage = {"type": TYPE, "normaliser": NORMALISER, "private": self.private, "keywords": sorted(self.marks)}
+        stage = {"type": TYPE, "normaliser": self.normaliser, "private": self.private, "keywords": sorted(self.marks)}
         return policy.make(self.concept, [stage], self.action, self.message, shareable=not self.private)
 
     @classmethod
@@ -117,7 +128,7 @@ class KeywordGuard:
             (stage,) = policy.checked(data)["stages"]
             marks, private = stage["keywords"], stage["private"]
             sound = (
-                stage["type"] == TYPE and stage["normaliser"] == NORMALISER and type(private) is bool
+                stage["type"] == TYPE and stage["normaliser"] in (_SPACED, NORMALISER) and type(private) is bool
                 and data["shareable"] is not private and bool(marks)
                 and all(re.fullmatch("[0-9a-f]{64}", item) if private else _letters(item) == item for item in marks)
             )  # fmt: skip
@@ -125,7 +136,8 @@ class KeywordGuard:
             raise CorruptArtifact("this is not a guard by keyword") from error
         if not sound:
             raise CorruptArtifact("this is not a guard by keyword of this version, or it was changed")
-        return cls(str(data["concept"]), frozenset(marks), private, data["action"], str(data["message"]), key)
+        told = data["action"], str(data["message"])
+        return cls(str(data["concept"]), frozenset(marks), private, *told, key, int(stage["normaliser"]))
 
 
 def keyword_guard(
@@ -160,11 +172,12 @@ def _letters(text: str) -> str:
     return "".join(sign for sign in normalised(text) if sign.isalnum())
 
 
-def _views(text: str) -> set[tuple[str, ...]]:
+def _views(text: str, normaliser: int) -> set[tuple[str, ...]]:
     """The words of a text, as they are and with digits for letters."""
-    plain = normalised(text)
-    return {tuple(re.findall(r"[^\W_]+", view))
-            for view in (plain, *map(plain.translate, _LEET))}  # fmt: skip
+    plain, words = normalised(text), _WORD
+    if normaliser > _SPACED:
+        plain, words = unicodedata.normalize("NFC", plain), _WORD_OR_SIGN  # a syllable of Korean is one sign
+    return {tuple(words.findall(view)) for view in (plain, *map(plain.translate, _LEET))}
 
 
 def _rows(words: Sequence[str]) -> Iterator[str]:
@@ -176,14 +189,22 @@ def _rows(words: Sequence[str]) -> Iterator[str]:
             long += len(word) > 1
             if len(form) > _LONGEST or long > _WORDS:
                 break
-            if len(form) >= _LETTERS:
-                yield form
+            if _enough(form):
+                yield unicodedata.normalize("NFD", form)
+
+
+def _enough(form: str) -> bool:
+    return len(form) >= _LETTERS or (len(form) >= _SIGNS and all(map(_SIGN.match, form)))
 
 
 def _orders(text: str) -> list[str]:
-    words = re.findall(r"[^\W_]+", normalised(text))
-    if not _LETTERS <= len("".join(words)) <= _LONGEST or len(words) > _WORDS:
-        raise RequestError(f"a keyword has {_LETTERS} to {_LONGEST} letters and at most {_WORDS} words")
+    words = _WORD.findall(normalised(text))
+    letters = "".join(words)
+    if not _enough(unicodedata.normalize("NFC", letters)) or len(letters) > _LONGEST or len(words) > _WORDS:
+        raise RequestError(
+            f"a keyword has {_LETTERS} to {_LONGEST} letters and at most {_WORDS} words; {_SIGNS} signs or more in "
+            "Chinese, Japanese and Korean"
+        )
     named = itertools.permutations(words)
     return ["".join((*order[:-1], last)) for order in named for last in _numbers(order[-1])]
 

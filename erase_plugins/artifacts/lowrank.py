@@ -11,6 +11,7 @@ from torch import Tensor
 from erase_plugins.artifacts.edit import CONTEXT, AddOn, ContextMap, Delta, Dense, Edit, LowRank, Rows, Sparse, is_bias
 from erase_plugins.artifacts.gated import GATE, add_gated, gated_lowrank, renumbered
 from erase_plugins.errors import Unsupported
+from erase_plugins.plain_text import an
 
 Weights = Callable[[str, str], Tensor]
 Columns = Callable[[str, str], slice]
@@ -76,7 +77,7 @@ def _add_other(first: Delta, second: Delta) -> Delta:
         return ContextMap(torch.cat([first.A, second.A]), torch.cat([first.B, second.B], dim=1))
     if isinstance(first, Rows) and isinstance(second, Rows):
         return Rows(torch.cat([first.index, second.index]), torch.cat([first.values, second.values]))
-    raise Unsupported(f"a {first.kind} and a {second.kind} change of the same module cannot be added")
+    raise Unsupported(f"{an(first.kind)} and {an(second.kind)} change of the same module cannot be added")
 
 
 def total(edits: Sequence[tuple[Edit, float]]) -> Edit:
@@ -213,6 +214,6 @@ def behind_gate(edit: Edit, gate: AddOn, component: str = "unet") -> Edit:
         if part != component:
             raise Unsupported(f"changes of {part} cannot be gated; only the denoiser sees which prompt it is")
         if not isinstance(delta, LowRank) or not key.endswith(".weight"):
-            raise Unsupported(f"a {delta.kind} change ({key[:60]}) cannot be gated; only changes of weights can")
+            raise Unsupported(f"{an(delta.kind)} change ({key[:60]}) cannot be gated; only changes of weights can")
         made[key.removesuffix(".weight")] = gated_lowrank(delta, [0] * delta.rank)
     return Edit(edit.family, {component: made})

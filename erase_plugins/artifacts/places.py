@@ -41,6 +41,7 @@ _STAMPS = {
         b'"measured_by":',
         b'"forget_set":',
         b'"scheduler": "dpm++"',
+        b'"blurred": ',
         b'"kind": "calibration"',
     ),
 }

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from erase_plugins.artifacts.edit import CONTEXT, DELTA_TYPES, AddOn, ContextMap, Delta, Dense, Edit, is_bias
 from erase_plugins.errors import CorruptArtifact, EraseError
+from erase_plugins.plain_text import an
 
 SEPARATOR = "|"
 STATISTICS = "statistics"
@@ -97,7 +98,7 @@ def _delta(where: str, kind: str, group: dict[str, Tensor], addon: Any) -> Delta
         else:
             delta = DELTA_TYPES[kind](**group)
         if (kind == "contextmap") != where.endswith(f" {CONTEXT}"):
-            raise CorruptArtifact(f"{where}: a {kind} change has no place there")
+            raise CorruptArtifact(f"{where}: {an(kind)} change has no place there")
         check_delta(where, delta)
         return delta
     except EraseError:

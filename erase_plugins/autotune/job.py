@@ -4,33 +4,42 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.store import in_layout
+from erase_plugins.autotune.edits import Edits
 from erase_plugins.autotune.space import Settings, request_of
 from erase_plugins.autotune.trials import Tried
-from erase_plugins.errors import RunRefused
+from erase_plugins.errors import RunCancelled, RunRefused
 from erase_plugins.manager import get_manager
 from erase_plugins.types import EraseRequest
 from erase_plugins.workflow.run import judges, make_plan, run_plan
 
 
 class Job:
-    """Erases and measures; keeps the edits of the best trials, which need not be made twice."""
+    """Erases and measures; keeps the edits of the best trials, which need not be made twice.
+
+    Args:
+        base, target, also, keep, images, cost, layouts: what is searched for.
+        place: folder in which these edits outlive a killed search; None keeps them in memory only.
+        over: whether a trial under way is to end now.
+    """
 
     def __init__(
         self, base: EraseRequest, target: Any, also: tuple[str, ...], keep: tuple[str, ...], images: int, cost: str,
-        layouts: Sequence[str] = (),
+        layouts: Sequence[str] = (), place: Path | None = None, over: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
         self.base, self.target, self.also, self.keep, self.images, self.cost = base, target, also, keep, images, cost
         self.layouts = [get_manager().layout(name) for name in layouts]
-        #: settings at full strength -> nearness of the best of their strengths, edit
-        self.made: dict[str, tuple[float, Artifact]] = {}
+        self.over = over
+        self.edits = Edits(place)
         self._yardstick: Any = None
 
     @property
@@ -44,6 +53,10 @@ class Job:
                 images=self.images, seed=self.base.seed,
             )  # fmt: skip
         return self._yardstick
+
+    def measure_base(self) -> None:
+        """Measures the base now, if that has not been done, so that no trial is longer by it."""
+        assert self.yardstick is not None
 
     def try_out(self, settings: Settings) -> Tried:
         """The numbers of a point.
@@ -62,18 +75,18 @@ class Job:
 
     def _tried(self, settings: Settings) -> Tried:
         plan = make_plan(request_of(self.base, settings, self.also), self.target.info)
-        whole = self._whole(settings, plan)
+        whole = self._whole(settings, plan, self.over)
         artifact = self._as_files(_weakened(whole, settings.strength))
         found = self.yardstick.measure(artifact)
         size = sum(
             t.numel() * t.element_size() for _, _, part in artifact.edit.items() for t in part.tensors().values()
         )
-        self._remember(settings, math.hypot(found.left, found.change), whole)
+        self.edits.keep(_key(settings), math.hypot(found.left, found.change), whole)
         return Tried(found.left, found.change, float(size if self.cost == "size" else plan.seconds or 0.0), found.parts)
 
     def at_hand(self, settings: Settings) -> bool:
         """Whether the edit of a point is kept, at whatever strength."""
-        return _key(settings) in self.made
+        return _key(settings) in self.edits
 
     def artifact(self, settings: Settings) -> Artifact:
         """The edit of a point, made again if it is not at hand, which it says."""
@@ -101,17 +114,25 @@ class Job:
         less = next((form for form in forms if form is not artifact.edit), artifact.edit)
         return Artifact(artifact.manifest, less)
 
-    def _whole(self, settings: Settings, plan: Any) -> Artifact:
-        """The edit at full strength."""
-        kept = self.made.get(_key(settings))
-        return run_plan(plan, self.target) if kept is None else kept[1]
+    def _whole(self, settings: Settings, plan: Any, over: Callable[[], bool] = lambda: False) -> Artifact:
+        """The edit at full strength.
 
-    def _remember(self, settings: Settings, distance: float, whole: Artifact) -> None:
-        """Keeps the three edits that come nearest to the knee."""
-        name = _key(settings)
-        self.made[name] = min(distance, self.made.get(name, (distance,))[0]), whole
-        if len(self.made) > 3:
-            del self.made[max(self.made, key=lambda item: self.made[item][0])]
+        Raises:
+            RunRefused: it was being made for so long that it was ``over``.
+        """
+        kept = self.edits.get(_key(settings))
+        if kept is not None:
+            return kept
+        cancel = threading.Event()
+
+        def look(_event: object) -> None:
+            if over():
+                cancel.set()
+
+        try:
+            return run_plan(plan, self.target, listeners=(look,), cancel=cancel)
+        except RunCancelled as error:
+            raise RunRefused("took longer than was expected, and the time was up before it was made") from error
 
 
 def _key(settings: Settings) -> str:

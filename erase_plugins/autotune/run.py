@@ -27,6 +27,8 @@ from erase_plugins.types import Concept, EraseRequest
 from erase_plugins.workflow.models import as_target, find_model
 
 STUDY, TABLE, PICTURE, DATA = "study.journal", "front.md", "front.png", "front.json"
+#: folder of the edits of the best trials, in that of a search
+EDITS = ".edits"
 #: kind of the folder of a search
 KIND = "search"
 COSTS = ("size", "time")
@@ -155,7 +157,7 @@ def auto(
         asked = _asked(base, target, starts, to, also, images, cost, layouts)
         study = open_study(None if place is None else place / STUDY, asked, () if pick is None else (LAYOUTS,))
         starts = _as_begun(study, starts)
-        job = Job(base, target, tuple(also), tuple(keep), images, cost, layouts)
+        job = Job(base, target, tuple(also), tuple(keep), images, cost, layouts, place and place / EDITS)
         stopped = "a trial was picked"
         if pick is None:
             budget = Budget(60.0 * minutes, trials)
@@ -163,6 +165,9 @@ def auto(
             if place is not None:
                 stack.callback(_seal, place)
             job.base_parts(study)  # refuses what the base does not draw, before any trial
+            job.measure_base()
+            runner.opened()
+            job.over = runner.over
             stopped = runner.run()
         rows = rows_of(study)
         if not rows:

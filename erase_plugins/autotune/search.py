@@ -20,6 +20,7 @@ from erase_plugins.autotune.space import METHOD, STRENGTH, Settings, Start
 from erase_plugins.autotune.trials import MOVED, Row, Tried, counted, front_of, knee_of, rows_of
 from erase_plugins.errors import EraseError, RunCancelled
 from erase_plugins.hints import stored
+from erase_plugins.plain_text import first_line, scrub
 
 #: settings to what they give
 TryOut = Callable[[Settings], "Tried"]
@@ -29,6 +30,8 @@ Progress = Callable[[str, int, int], None]
 _SHORT = 0.1
 #: part of the budget in which what is long may begin; the rest is for proposals
 _DEFAULTS = 0.75
+#: where the study keeps the seconds that went by before its first trial
+_OPENING = "opening"
 #: what is left and changed at most where nothing more is searched: less than so few pictures can tell
 _GOOD = 0.005
 
@@ -68,6 +71,20 @@ class Search:
         self.began = clock() if began is None else began
         self.before = sum(item.user_attrs.get("seconds", 0.0) for item in counted(study))
         self.stopped = ""
+        self._cut = False
+
+    def opened(self) -> None:
+        """Counts what came before the trials, once however often the search is gone on with."""
+        took = self.study.user_attrs.get(_OPENING)
+        if took is None:
+            took = self.clock() - self.began
+            self.study.set_user_attr(_OPENING, took)
+        self.before += took
+        self.began = self.clock()
+
+    def over(self) -> bool:
+        """Whether the trial under way is to end: the time is up, and there is another one to show."""
+        return self._cut and self.spent() >= self.budget.seconds
 
     def run(self) -> str:
         """Searches; returns why it ended."""
@@ -190,14 +207,14 @@ class Search:
         for name, value in facts.items():
             trial.set_user_attr(name, value)
         self.progress(label, len(counted(self.study)), self.budget.trials or 0)
-        began = self.clock()
+        began, self._cut = self.clock(), bool(rows_of(self.study))
         try:
             tried = self._known(settings) or self.try_out(settings)
         except RunCancelled:
             raise
-        except EraseError as error:
+        except Exception as error:  # of a plugin, whatever it is: the next one may work
             trial.set_user_attr("seconds", self.clock() - began)
-            trial.set_user_attr("refused", stored(error))
+            trial.set_user_attr("refused", stored(error) if isinstance(error, EraseError) else scrub(first_line(error)))
             self.study.tell(trial, state=TrialState.FAIL)
             return
         trial.set_user_attr("seconds", self.clock() - began)

@@ -11,6 +11,7 @@ import click
 
 from erase_plugins.cli.command import check_output, declare, dry_run_option, force_option, quote, seed_option
 from erase_plugins.cli.console import emit, human_bytes, human_seconds, percent, progress, say, state, table
+from erase_plugins.plain_text import an
 
 METHOD = "uce"
 #: options of the method; its defaults
@@ -58,7 +59,7 @@ def command(concept: str, seed: int, out: str, dry_run: bool, force: bool) -> No
     facts["artifact"]["folder"] = str(place / name)
     given = ("--model", "pocket")
     commands = [
-        quote("erase-plugins", "generate", place / name, *given, "--prompt", f"a {concept}", "--out", "after.png"),
+        quote("erase-plugins", "generate", place / name, *given, "--prompt", an(concept), "--out", "after.png"),
         quote("erase-plugins", "evaluate", place / name, *given, "--suite", "quick", "--out", "report"),
         quote("erase-plugins", "run", METHOD, *given, "--erase", _another(concept), "--out", "my-first-erasure"),
     ]

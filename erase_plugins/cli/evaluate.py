@@ -21,6 +21,7 @@ from erase_plugins.cli.command import (
     until_the_end,
 )
 from erase_plugins.cli.console import emit, hint, human_seconds, progress, say, share, table
+from erase_plugins.plain_text import an
 
 #: a loss of kept concepts, in shares, from which an edit is called poor
 _DAMAGE = 0.10
@@ -228,7 +229,7 @@ def verdict(report: Any, artifacts: list[Any], model: str) -> tuple[str, list[st
         lines.append("the concept is still there; find out why with:")
         path = artifacts[0].path
         place = path if path is not None else artifacts[0].name
-        lines.append(quote("erase-plugins", "diagnose", place, "--model", model, "--prompt", f"a {report.erased[0]}"))
+        lines.append(quote("erase-plugins", "diagnose", place, "--model", model, "--prompt", an(report.erased[0])))
     elif "synonym_rate" in bad:
         lines.append("paraphrases still work; erase them too:")
         lines.append(

@@ -30,6 +30,7 @@ from erase_plugins.cli.console import emit, hint, human_bytes, human_seconds, pr
 from erase_plugins.concept_text import concepts_from
 from erase_plugins.errors import ArtifactError, RequestError
 from erase_plugins.hints import in_terminal
+from erase_plugins.plain_text import an
 from erase_plugins.types import DataRef, ForgetItem
 
 
@@ -207,7 +208,7 @@ def _execute(
         f"patched {patched} of {patched} modules, rank {manifest.rank}")  # fmt: skip
     say_saved(saved)
     commands = next_commands(
-        request.model, folder, _PROMPTS.get(request.forget[0].kind, "a picture of {}").format(manifest.erased[0]),
+        request.model, folder, _prompt(request.forget[0].kind, manifest.erased[0]),
         DENOISER in target.info.capabilities,
         "classifier" if CLASSIFIER in target.info.capabilities else None,
     )  # fmt: skip
@@ -228,18 +229,13 @@ def _checked(target: Any, request: Any, insist: bool) -> Any:
         RunRefused: the model does not know a concept, as far as that can be known: erasing it would only change others.
     """
     from erase_plugins.cli.reaction import base_reaction
-    from erase_plugins.engine.wording import check_length, doubts
+    from erase_plugins.engine.wording import check_length
     from erase_plugins.errors import RunRefused
-    from erase_plugins.workflow.run import judges
+    from erase_plugins.workflow.run import check_known
 
     way_out = "nothing was written; name another concept, or pass --no-check if you mean it"
     check_length(request, target)
-    found = doubts(request, target, judges())
-    unknown = [str(doubt) for doubt in found if doubt.certain]
-    if unknown:
-        said = "; ".join(unknown)
-        ended = said if said.endswith("?") else f"{said}."
-        raise RunRefused(f"{ended} Erasing it would change other pictures only: {way_out}")
+    check_known(request, target, way_out)
     checked = base_reaction(target, request, insist=insist)
     if checked is not None:
         for line in checked.lines():
@@ -262,8 +258,9 @@ def _verify(target: Any, artifact: Any, key: Any = None) -> int:
         return applied.patched
 
 
-#: a prompt that names what was erased, by its kind
-_PROMPTS = {"object": "a {}", "style": "a picture in the style of {}"}
+def _prompt(kind: str, name: str) -> str:
+    """A prompt that names what was erased."""
+    return an(name) if kind == "object" else f"a picture {'in the style ' if kind == 'style' else ''}of {name}"
 
 
 def next_commands(

@@ -19,6 +19,7 @@ from torch.nn import functional
 from erase_plugins.artifacts.edit import Delta, Dense, Edit, LowRank
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.base import TRANSPOSED, Model, ModuleRef
+from erase_plugins.plain_text import an
 
 #: how the "down" factor of a low-rank change may start, see `start_factor`
 STARTS = ("width", "rank", "kaiming")
@@ -166,7 +167,7 @@ class Adapters(Trainable):
             if isinstance(module, nn.Conv2d) and (module.groups != 1 or module.padding_mode != "zeros"):
                 raise Unsupported(f"{ref.path} is a grouped or padded-by-mode convolution; it cannot be trained")
             if not isinstance(module, nn.Linear | nn.Conv2d) and ref.kind != TRANSPOSED:
-                raise Unsupported(f"{ref.path} is a {type(module).__name__}, not a linear layer or convolution")
+                raise Unsupported(f"{ref.path} is {an(type(module).__name__)}, not a linear layer or convolution")
             if rank is None:
                 slots.append(_FullSlot(ref, module))
             else:

@@ -11,8 +11,11 @@ from torch import Tensor
 
 from erase_plugins.engine.activations import looked_at
 from erase_plugins.families.flow import call_options, is_packed, start_options, start_shape
-from erase_plugins.families.schedulers import fast_scheduler
+from erase_plugins.families.schedulers import KINDS, fast_scheduler
 from erase_plugins.families.target import Conditioning
+
+#: what reports call DPM-Solver++
+DPM = "dpm++"
 
 
 def initial_noise(seed: int, shape: tuple[int, int, int]) -> Tensor:
@@ -58,9 +61,7 @@ def draw(
     few = max(looked_at(shape) // 2, 1)
     device = getattr(pipe, "_execution_device", unet.device)  # offloaded weights lie elsewhere until they are used
     pictures: list[Tensor] = []
-    own = pipe.scheduler  # FLUX pipelines hand a shift to it that others do not take
-    sampler = type(own).from_config(own.config) if is_packed(unet) else fast_scheduler(own)
-    with _drawing(pipe, sampler, few < batch), nullcontext() if checked else unchecked(pipe):
+    with _drawing(pipe, sampler_for(pipe, unet), few < batch), nullcontext() if checked else unchecked(pipe):
         batch = min(batch, few)
         for start in range(0, len(prompts), batch):
             part = list(prompts[start : start + batch])
@@ -77,6 +78,25 @@ def draw(
             if progress is not None:
                 progress(min(start + batch, len(prompts)), len(prompts))
     return torch.cat(pictures)
+
+
+def sampler_for(pipe: Any, denoiser: Any) -> Any:
+    """A fresh sampler of the kind that `draw` takes."""
+    own = pipe.scheduler  # FLUX pipelines hand a shift to it that others do not take
+    return type(own).from_config(own.config) if is_packed(denoiser) else fast_scheduler(own)
+
+
+def sampler_facts(subject: Any) -> dict[str, Any]:
+    """Steps, guidance and sampler of a measurement, for the details of its report; another host names its own one."""
+    own = hasattr(subject.pipe, "scheduler")
+    name = sampler_name(subject.pipe, subject.target.network("denoiser")) if own else ""
+    return {"steps": subject.steps, "guidance": subject.guidance, "scheduler": name}
+
+
+def sampler_name(pipe: Any, denoiser: Any) -> str:
+    """What reports call the sampler of `draw`: "dpm++", or the class that the model came with."""
+    name = type(sampler_for(pipe, denoiser)).__name__
+    return DPM if name == KINDS["dpm"] else name
 
 
 @contextmanager

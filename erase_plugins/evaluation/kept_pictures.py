@@ -59,11 +59,9 @@ def state_of(subject: Any) -> bytes | None:
     Args:
         subject: a `evaluation.run.Subject`.
     """
-    parts = {name: part for name, part in parts_of(subject.pipe).items() if isinstance(part, nn.Module)}
-    if any(hasattr(part, LEDGER) or getattr(part, "peft_config", None) for part in parts.values()):
+    if acts_more(subject.pipe):
         return None
-    if any(child._forward_hooks or child._forward_pre_hooks for part in parts.values() for child in part.modules()):
-        return None
+    parts = _networks(subject.pipe)
     scheduler = getattr(subject.pipe, "scheduler", None)
     found = b"" if scheduler is None else json.dumps(dict(scheduler.config), sort_keys=True, default=str).encode()
     for name in sorted(parts):
@@ -72,6 +70,20 @@ def state_of(subject: Any) -> bytes | None:
             return None
         found += bits
     return found
+
+
+def acts_more(pipe: Any) -> bool:
+    """Whether more acts on a model than its own weights: edits, adapters such as a live LoRA, or hooks."""
+    parts = _networks(pipe).values()
+    return any(
+        hasattr(part, LEDGER) or getattr(part, "peft_config", None)
+        or any(child._forward_hooks or child._forward_pre_hooks for child in part.modules())
+        for part in parts
+    )  # fmt: skip
+
+
+def _networks(pipe: Any) -> dict[str, nn.Module]:
+    return {name: part for name, part in parts_of(pipe).items() if isinstance(part, nn.Module)}
 
 
 def _bits(known: dict[str, tuple[Any, bytes]], name: str, part: nn.Module) -> bytes | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from erase_plugins.errors import Unsupported
 from erase_plugins.hints import Hint
+from erase_plugins.plain_text import an
 
 SETS = ("target", "synonym", "neighbour", "kept")
 
@@ -104,7 +105,7 @@ class _Builder:
         self.world, self.erased, self.axis, self.random = world, erased, axis, random_
         self.names = [item.name for item in world.concepts]
         if axis not in ("concept", "style"):
-            raise Unsupported(f"the quick suite measures erased concepts and styles, not a {axis}")
+            raise Unsupported(f"the quick suite measures erased concepts and styles, not {an(axis)}")
 
     def _shuffled(self, cells: list[tuple[str, str]]) -> list[tuple[str, str]]:
         self.random.shuffle(cells)

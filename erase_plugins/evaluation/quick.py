@@ -63,6 +63,7 @@ class QuickSuite:
         """
         from erase_plugins.evaluation.attacks.reference import open_reference
         from erase_plugins.evaluation.bootstrap import mean_interval, paired_difference
+        from erase_plugins.evaluation.draw import sampler_facts
         from erase_plugins.evaluation.prompts import prompts_hash, quick_prompts
 
         sets = quick_prompts(subject.judge, subject.erased, subject.images, subject.seed)
@@ -106,7 +107,7 @@ class QuickSuite:
             details={
                 "hits": hits,
                 "change": change,
-                "sampler": {"steps": subject.steps, "guidance": subject.guidance, "scheduler": "dpm++"},
+                "sampler": sampler_facts(subject),
                 "prompts": {name: [item.text for item in items] for name, items in sets.items()},
             },
         )

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.lineage import marks
-from erase_plugins.errors import RequestError
+from erase_plugins.errors import Blocked, RequestError
 from erase_plugins.evaluation.context import Progress
 from erase_plugins.evaluation.draw import draw
 from erase_plugins.families.target import Conditioning
@@ -133,7 +133,11 @@ class Subject:
 
     @contextmanager
     def edited(self, strength: float | None = None) -> Iterator[None]:
-        """The artifacts in force for the length of a with-block."""
+        """The artifacts in force for the length of a with-block.
+
+        Raises:
+            Blocked: a guard among them refused a prompt, so that there is nothing to look at.
+        """
         target = self.target.family.wrap(self.pipe)
         level = self.strength if strength is None else strength
         handles = all_of(partial(apply_to, target, item, level, any_base=self.any_base) for item in self.artifacts)
@@ -141,6 +145,12 @@ class Subject:
         self.told |= dict.fromkeys(text for handle in handles for text in handle.warnings)
         try:
             yield
+        except Blocked as error:
+            guards = " and ".join(f"'{item.name}'" for item in self.artifacts if item.manifest.guards)
+            raise Blocked(
+                f"the guard {guards} blocks a prompt that is asked here, so there is no picture to look at ({error}); "
+                "make the guard with action=empty, which draws the empty prompt in its place, and measure that one"
+            ) from error
         finally:
             for handle in reversed(handles):
                 handle.remove()

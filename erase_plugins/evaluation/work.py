@@ -24,7 +24,8 @@ def kept_work(
     Args:
         kind: "attack" or "suite".
         item: what runs.
-        subject: what it runs on; artifacts that are in memory only have no hash by which they could be found again.
+        subject: what it runs on; artifacts that are in memory only, and what else acts on the model (a live LoRA),
+            have no hash by which they could be found again.
         options: its settings.
         queries: its budget; 0 for a suite.
         out: folder of the report.
@@ -33,7 +34,7 @@ def kept_work(
         Unsupported: a file is in the way.
     """
     unsaved = any(artifact.path is None for artifact in subject.artifacts)
-    if out is None or unsaved:
+    if out is None or unsaved or _more(subject):
         with tempfile.TemporaryDirectory(prefix=f"erase-plugins-{kind}-") as folder:
             yield Path(folder)
         return
@@ -49,6 +50,13 @@ def kept_work(
         shutil.rmtree(work, ignore_errors=True)
         raise
     shutil.rmtree(work, ignore_errors=True)
+
+
+def _more(subject: Any) -> bool:
+    from erase_plugins.evaluation.kept_pictures import acts_more
+
+    pipe = getattr(subject, "pipe", None)
+    return pipe is not None and acts_more(pipe)
 
 
 def _key(item: Any, subject: Any, options: Mapping[str, Any], queries: int) -> str:

@@ -82,7 +82,7 @@ def page(studio: Studio) -> Any:
 
 def _own(gr: Any, studio: Studio, told: Any, about: list[Any]) -> None:
     """What only the user of this machine gets: measure, attack, save, publish."""
-    report = gr.State(None)  # of which words, and what was found
+    report, fought = gr.State(None), gr.State(None)  # of which words, and what was found
 
     def watched(work: Callable[..., Any]) -> Callable[..., Any]:
         """As ``told``, for work that takes long: behind its words it gets a function that moves the page's bar."""
@@ -97,14 +97,20 @@ def _own(gr: Any, studio: Studio, told: Any, about: list[Any]) -> None:
         found = studio.measure(*words)
         return rates(found), (words[:-1], found)
 
+    def attack(*words: Any) -> Any:
+        found = studio.attack(*words)
+        return sentence(found), (words[:-1], found)
+
     def save(place: str, *words: str) -> str:
         return "\n".join(f"- {item.name}" for item in studio.save(place, *words).manifest.files)
 
-    def publish(repo: str, private: bool, licence: str, found: Any, dry_run: bool, *words: str) -> str:
+    def publish(
+        repo: str, private: bool, licence: str, found: Any, against: Any, dry_run: bool, *words: str
+    ) -> str:  # fmt: skip
         options: dict[str, Any] = {"private": private, "license": licence.strip() or None, "dry_run": dry_run}
         concept, becomes, model = words
-        measured = found[1] if found and found[0] == words else None
-        done = studio.publish(repo, concept, becomes, model, measured, **options)
+        measured, attacked = (item[1] if item and item[0] == words else None for item in (found, against))
+        done = studio.publish(repo, concept, becomes, model, measured, attacked, **options)
         files = "\n".join(f"- {item.name}" for item in done.bundle.files)
         what = "Would publish" if done.dry_run else f"Published at commit {(done.commit or '')[:12]}:"
         missing = "" if measured else "\n\nNo numbers go with it: measure these words first (tab Measure)."
@@ -119,14 +125,14 @@ def _own(gr: Any, studio: Studio, told: Any, about: list[Any]) -> None:
         gr.Markdown("Tries to bring it back, with the smallest budget. A file can always be taken off again.")
         start = gr.Button("Attack")
         said = gr.Markdown()
-        start.click(watched(lambda *words: sentence(studio.attack(*words))), about, said, api_name="attack")
+        start.click(watched(attack), about, [said, fought], api_name="attack")
     with gr.Tab("Save"):
         folder = gr.Textbox(label="Folder", info="A new one; LoRA files for diffusers, peft and ComfyUI come in it")
         start = gr.Button("Save")
         saved = gr.Markdown()
         start.click(told(save), [folder, *about], saved, api_name="save")
     with gr.Tab("Publish"):
-        gr.Markdown("Logged in with `hf auth login`. What was measured above goes on the page.")
+        gr.Markdown("Logged in with `hf auth login`. What was measured and attacked above goes on the page.")
         with gr.Row():
             repo = gr.Textbox(label="Repository", placeholder="me/no-pizza")
             licence = gr.Textbox(label="Licence", info="That of the base model if empty")
@@ -135,5 +141,5 @@ def _own(gr: Any, studio: Studio, told: Any, about: list[Any]) -> None:
             look, start = gr.Button("Show what would be sent"), gr.Button("Publish", variant="primary")
         answer = gr.Markdown()
         for pressed, dry in ((look, True), (start, False)):
-            given = [repo, private, licence, report, gr.State(dry), *about]
+            given = [repo, private, licence, report, fought, gr.State(dry), *about]
             pressed.click(told(publish), given, answer, api_name=False)

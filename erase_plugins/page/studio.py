@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from erase_plugins.errors import RequestError
+from erase_plugins.evaluation.saved import REPORT
 from erase_plugins.evaluation.wording import cell
 from erase_plugins.hints import AnyHint, Hint, in_words
 from erase_plugins.reports import AttackReport, EvalReport
@@ -125,10 +126,11 @@ class Studio:
             model: see `open`.
 
         Raises:
-            EraseError: no concept, or it cannot be erased.
+            EraseError: no concept, one that the model does not know, or it cannot be erased.
         """
         from erase_plugins import api
         from erase_plugins.workflow.artifacts import load_artifact
+        from erase_plugins.workflow.run import check_known
 
         text, other = _short(concept), _short(becomes)
         name = model.strip() or self.settings.model
@@ -143,6 +145,7 @@ class Studio:
                     made = load_artifact(beside if beside.is_dir() else self.settings.artifact)
                 else:
                     items = [Concept(part.strip(), anchor=other or None) for part in text.split(",") if part.strip()]
+                    check_known(api.build_request(target, self.settings.method, items), target)
                     made = api.erase(target, items, self.settings.method)
                 self._erased[key] = made
                 while len(self._erased) > _KEPT:
@@ -212,14 +215,14 @@ class Studio:
 
     def publish(
         self, repo: str, concept: str, becomes: str = "", model: str = "", report: EvalReport | None = None,
-        **options: Any,
+        attacked: AttackReport | None = None, **options: Any,
     ) -> Any:  # fmt: skip
         """Publishes the erasure with its card; see `erase_plugins.push`.
 
         Args:
             repo: "owner/name".
             concept, becomes, model: as for `artifact`.
-            report: what was measured.
+            report, attacked: what was measured, and what an attack reached.
             options: private, license, dry_run.
         """
         from erase_plugins.sharing import push
@@ -228,7 +231,13 @@ class Studio:
             raise RequestError("this page publishes nothing")
         with tempfile.TemporaryDirectory() as place:
             made = self.save(f"{place}/made", concept, becomes, model)
-            return push(made, repo.strip(), report=report, **options)
+            found: dict[str, EvalReport | AttackReport] = {REPORT: report} if report is not None else {}
+            found |= {f"attack-{attacked.attack}.json": attacked} if attacked is not None else {}
+            told = Path(place) / "found"
+            told.mkdir()
+            for name, item in found.items():
+                (told / name).write_text(json.dumps(item.to_dict()), encoding="utf-8")
+            return push(made, repo.strip(), report=told if found else None, **options)
 
     def examples(self) -> list[tuple[str, str]]:
         """Pictures that were drawn beforehand: (file, caption), before and after by turns."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from erase_plugins.errors import PipelineChanged
 from erase_plugins.families.hosts import offload_groups
+from erase_plugins.plain_text import an
 from erase_plugins.runtime.patcher import Record
 
 #: fused projections of diffusers' attention modules, and the layers whose weights they hold one below the other
@@ -48,7 +49,7 @@ def problem(record: Record, live: Mapping[str, nn.Parameter], contents: bool = T
     data = now.data
     if type(data) is not Tensor or not data.is_floating_point():
         kind = type(data).__name__ if type(data) is not Tensor else str(data.dtype).removeprefix("torch.")
-        return f"was replaced by a {kind} tensor, as quantising does; load the pipeline again"
+        return f"was replaced by {an(kind)} tensor, as quantising does; load the pipeline again"
     if data.shape != record.original.shape:
         return (
             f"is {tuple(data.shape)} now, not {tuple(record.original.shape)}; take out what was added since first "

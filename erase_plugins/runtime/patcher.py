@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from erase_plugins.artifacts.edit import Delta, Dense, LowRank, Rows, Sparse, rows_dense
 from erase_plugins.artifacts.names import ORIGINAL
 from erase_plugins.errors import Unsupported
+from erase_plugins.plain_text import an
 
 LOCK = threading.RLock()
 #: values of a low-rank change that are formed at once, so that they stay in the processor's cache
@@ -179,7 +180,7 @@ def delta_tensor(delta: Delta, shape: torch.Size) -> Tensor:
     elif isinstance(delta, Rows):
         dense = rows_dense(delta, shape)
     else:
-        raise Unsupported(f"a {delta.kind} change is not a parameter change")
+        raise Unsupported(f"{an(delta.kind)} change is not a parameter change")
     if dense.shape != shape:
         if dense.numel() == torch.Size(shape).numel():  # 1x1 convolutions saved as linear, and the reverse
             return dense.reshape(shape)

@@ -89,6 +89,8 @@ def _convert(
     edit = _fit(edit, chosen, kind, target, rank, energy, errors)
     if dtype is not None:
         edit = cast(edit, dtype, errors)
+    if artifact.edit.statistics and not edit.statistics:
+        notes.append("the statistics went, since they tell other values: no adding, no revoking, no joint merge")
     if errors:
         worst = max(errors, key=lambda name: errors[name])
         notes.append(f"relative error per weight at most {errors[worst]:.2g} ({worst})")

@@ -13,6 +13,7 @@ from typing import Any
 from erase_plugins.errors import ArtifactError, RequestError
 from erase_plugins.evaluation.sensitive import blurred, is_png, png
 from erase_plugins.hints import PAIRS
+from erase_plugins.plain_text import an
 from erase_plugins.types import EvalReport, Record
 
 FOLDER = "images"
@@ -46,6 +47,7 @@ class Gallery:
     guidance: float = 4.0
     blurred: bool = False
     labelled: bool = False
+    scheduler: str = "dpm++"
 
     def blur(self) -> Gallery:
         """The same pairs, unrecognisable."""
@@ -58,7 +60,7 @@ class Gallery:
         """JSON text of `INDEX`."""
         facts = {
             "schema": 1, "strength": self.strength, "steps": self.steps, "guidance": self.guidance,
-            "scheduler": "dpm++", "blurred": self.blurred, "pairs": [item.to_dict() for item in self.pairs],
+            "scheduler": self.scheduler, "blurred": self.blurred, "pairs": [item.to_dict() for item in self.pairs],
         }  # fmt: skip
         return json.dumps(facts, indent=2, sort_keys=True)
 
@@ -94,7 +96,10 @@ def choose_prompts(manifest: Any, count: int, report: EvalReport | None = None) 
     measured = [list(dict.fromkeys(map(str, sets.get(name) or ()))) for name in _SETS]
     chosen = [items[turn] for turn in range(count) for items in measured if turn < len(items)]
     if not chosen:
-        erased = [_PROMPTS.get(concept.kind, "a {}").format(concept.text) for concept in manifest.concepts]
+        erased = [
+            _PROMPTS[concept.kind].format(concept.text) if concept.kind in _PROMPTS else an(concept.text)
+            for concept in manifest.concepts
+        ]
         kept = list(manifest.preserve[:1]) if count > 1 else []
         chosen = [*erased[: max(1, count - len(kept))], *kept]
     return [chosen[turn % len(chosen)] for turn in range(count)]
@@ -130,8 +135,9 @@ def draw_pairs(
         RequestError: no pair asked for, or the base is neither named nor known.
     """
     from erase_plugins.api import generate
+    from erase_plugins.evaluation.draw import sampler_name
     from erase_plugins.workflow.artifacts import load_artifact
-    from erase_plugins.workflow.models import load_pipeline
+    from erase_plugins.workflow.models import load_pipeline, target_of
 
     loaded = load_artifact(artifact)
     texts = list(prompts) or choose_prompts(loaded.manifest, count, report)
@@ -151,7 +157,8 @@ def draw_pairs(
     pictures: dict[str, bytes] = {}
     for turn, pair in enumerate(pairs):
         pictures |= {pair.before: picture(before[turn]), pair.after: picture(after[turn])}
-    return Gallery(pairs, pictures, weight, steps, guidance)
+    sampler = sampler_name(pipe, target_of(pipe).network("denoiser"))
+    return Gallery(pairs, pictures, weight, steps, guidance, scheduler=sampler)
 
 
 def picture(drawn: Any) -> bytes:
@@ -215,6 +222,7 @@ def parse_index(text: str) -> Gallery:
     try:
         data = json.loads(text)
         pairs = tuple(Pair.from_dict(item) for item in data["pairs"])
+        sampler = str(data.get("scheduler", "dpm++"))
         numbers = (float(data["strength"]), int(data["steps"]), float(data["guidance"]), bool(data["blurred"]))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ArtifactError(f"'{INDEX}' is damaged; make the pictures again with ", PAIRS) from error
@@ -222,4 +230,4 @@ def parse_index(text: str) -> Gallery:
         texts = isinstance(pair.prompt, str) and isinstance(pair.seed, int)
         if (pair.before, pair.after) != names(turn) or not texts or turn > MOST:
             raise ArtifactError(f"'{INDEX}' lists pictures that it should not; make them again")
-    return Gallery(pairs, {}, *numbers, labelled=True)
+    return Gallery(pairs, {}, *numbers, labelled=True, scheduler=sampler)

@@ -11,7 +11,8 @@ from typing import Any
 from erase_plugins.engine.context import Listener
 from erase_plugins.engine.own_preset import with_note, with_preset
 from erase_plugins.engine.runner import check_items, run_method
-from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.engine.wording import doubts
+from erase_plugins.errors import RequestError, RunRefused, Unsupported
 from erase_plugins.hints import ANOTHER_TO
 from erase_plugins.manager import get_manager
 from erase_plugins.needs import lacks, needs_of
@@ -22,6 +23,18 @@ from erase_plugins.workflow.models import find_model
 def judges() -> list[Any]:
     """All registered judges."""
     return [entry.item for entry in get_manager().evaluators("judge")]
+
+
+def check_known(request: EraseRequest, target: Any, way_out: str = "name another concept") -> None:
+    """Refuses concepts of which it is certain that they mean nothing to a model.
+
+    Raises:
+        RunRefused: says why, and ``way_out``.
+    """
+    said = "; ".join(str(doubt) for doubt in doubts(request, target, judges()) if doubt.certain)
+    if said:
+        ended = said if said.endswith("?") else f"{said}."
+        raise RunRefused(f"{ended} Erasing it would change other pictures only: {way_out}")
 
 
 def is_light(plan: EditPlan) -> bool:

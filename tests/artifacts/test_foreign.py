@@ -140,6 +140,17 @@ def test_family_by_metadata_beats_names(tmp_path):
     assert guess_family(read_header(tmp_path / "y.safetensors"), families).id == "sdxl"
 
 
+@pytest.mark.parametrize(
+    ("start", "family"), [("te_", "sd1"), ("te1_", "sdxl"), ("te2_", "sdxl"), ("transformer_", None)]
+)
+def test_a_lone_text_encoder_is_told_by_its_number(start, family, tmp_path):
+    stem = f"lora_{start}text_model_encoder_layers_0_self_attn_q_proj"
+    write_tensors(tmp_path / "x.safetensors", pair(stem, 32), {})
+    found = inspect_file(tmp_path / "x.safetensors")
+    assert found["family"] == family
+    assert ("SD3 and FLUX have such a one" in found["evidence"]) is (start == "te1_")
+
+
 def test_pickles_are_not_opened(tmp_path):
     torch.save({"a": torch.zeros(2)}, tmp_path / "x.safetensors")
     with pytest.raises(CorruptArtifact, match="pickle or zip"):

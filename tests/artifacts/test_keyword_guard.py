@@ -85,7 +85,47 @@ def test_changed_files_are_refused(tmp_path, change):
         KeywordGuard.read(tmp_path / "guard.json", KEY)
 
 
-@pytest.mark.parametrize("words", [[], ["ab"], ["one two three four five"], ["x" * 61]])
+SIGNS = {
+    "two signs": ("\u68b5\u9ad8", "\u6211\u559c\u6b22\u68b5\u9ad8\u7684\u753b"),
+    "two signs apart": ("\u68b5\u9ad8", "\u68b5 \u9ad8"),
+    "in a sentence": ("\u5bae\u672c\u6b66\u8535", "\u5bae\u672c\u6b66\u8535\u306e\u7d75\u3092\u63cf\u3044\u3066"),
+    "another order": ("\u5c71\u7530 \u592a\u90ce", "\u592a\u90ce\u5c71\u7530\u3068\u3044\u3046\u4eba"),
+    "Korean with an ending": ("\uae40\uc5f0\uc544", "\uadf8\ub9bc \uc18d \uae40\uc5f0\uc544\ub294 \uc6c3\ub294\ub2e4"),
+    "Korean of two syllables": ("\uc774\ub3c4", "\uc774\ub3c4\uac00 \uc654\ub2e4"),
+    "half width": ("\u30b4\u30c3\u30db", "\uff7a\uff9e\uff6f\uff8e\u98a8\u306e\u7a7a"),
+    "Latin beside them": ("van Gogh", "\u6211\u559c\u6b22vangogh\u7684\u753b"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("private", [False, True])
+@pytest.mark.parametrize(("name", "text"), SIGNS.values(), ids=SIGNS)
+def test_names_without_spaces_around_them_are_found(name, text, private):
+    guard = keyword_guard("x", [name], key=KEY if private else b"")
+    assert guard.check(text).hit
+    assert not guard.check("\u4eca\u65e5\u306f\u826f\u3044\u5929\u6c17\u3067\u3059 \uc548\ub155\ud558\uc138\uc694").hit
+    assert not keyword_guard("x", ["\uae40\uc5f0\uc544"]).check("\uae40\uc5f0\uc548\uc774").hit, "a syllable is whole"
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_guards_of_the_former_normaliser_find_what_they_found(private):
+    key = KEY if private else b""
+    new = keyword_guard("x", ["\u5bae\u672c\u6b66\u8535", "van Gogh"], key=key)
+    policy = new.to_policy()
+    policy["stages"][0]["normaliser"] = 2
+    old = KeywordGuard.from_policy(policy, key)
+    assert old.to_policy() == policy
+    assert old.check("v4n gogh").hit
+    assert old.check("\u5bae\u672c\u6b66\u8535, a print").hit
+    inside = "\u5bae\u672c\u6b66\u8535\u306e\u7d75"
+    assert (old.check(inside).hit, new.check(inside).hit) == (False, True)
+    policy["stages"][0]["normaliser"] = 1
+    with pytest.raises(CorruptArtifact):
+        KeywordGuard.from_policy(policy, key)
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["ab"], ["\u68b5"], ["\uae40"], ["a\u68b5"], ["one two three four five"], ["x" * 61]]
+)
 def test_keywords_that_would_hit_everything_are_refused(words):
     with pytest.raises(RequestError):
         keyword_guard("x", words)

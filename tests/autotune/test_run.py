@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -66,7 +67,12 @@ def test_searched_killed_resumed_and_picked(target, tmp_path):
     other = ep.auto(target, "pizza", **ASKED, out=out, pick=1, force=True)
     assert (other.taken.number, other.trials) == (1, 4)
     assert ep.load_artifact(out).manifest.extra["auto"]["taken"] == 1
-    assert "made again by the seed of its trial, whose numbers are told" in other.artifact.manifest.notes
+    again = "made again by the seed of its trial, whose numbers are told"
+    assert again not in other.artifact.manifest.notes, "its edit lies in the folder"
+    shutil.rmtree(place / ".edits")
+    gone = ep.auto(target, "pizza", **ASKED, out=out, pick=1, force=True)
+    assert again in gone.artifact.manifest.notes
+    assert same_edit(gone.artifact.edit, other.artifact.edit)
     assert not any("made again" in note for note in whole.artifact.manifest.notes)
     assert json.loads((place / "front.json").read_text())["taken"] == 1
     assert snapshot(target.pipe).difference(before) == ""
@@ -98,7 +104,7 @@ def test_another_strength_of_an_edit_is_not_made_again(target, monkeypatch):
 
     made = []
     real = jobs.run_plan
-    monkeypatch.setattr(jobs, "run_plan", lambda plan, on: made.append(plan) or real(plan, on))
+    monkeypatch.setattr(jobs, "run_plan", lambda plan, on, **more: made.append(plan) or real(plan, on, **more))
     base = EraseRequest(model="tiny", forget=(Concept("pizza"),), method="auto")
     job = jobs.Job(base, target, (), ("a dog",), 2, "size")
     full = Settings("uce", {"vocabulary": 20})
@@ -113,6 +119,19 @@ def test_another_strength_of_an_edit_is_not_made_again(target, monkeypatch):
     assert len(made) == 1
 
 
+def test_a_trial_that_takes_too_long_is_ended_and_the_one_taken_is_not(target):
+    from erase_plugins.autotune import job as jobs
+    from erase_plugins.autotune.space import Settings
+    from erase_plugins.types import EraseRequest
+
+    base = EraseRequest(model="tiny", forget=(Concept("pizza"),), method="auto")
+    job = jobs.Job(base, target, (), ("a dog",), 2, "size", over=lambda: True)
+    settings = Settings("uce", {"vocabulary": 20})
+    with pytest.raises(RunRefused, match="took longer than was expected"):
+        job.try_out(settings)
+    assert job.artifact(settings).edit.deltas
+
+
 def test_what_does_not_fit_into_memory_is_refused_and_the_next_is_tried(target, monkeypatch):
     pytest.importorskip("optuna")
     import torch
@@ -121,10 +140,10 @@ def test_what_does_not_fit_into_memory_is_refused_and_the_next_is_tried(target, 
 
     real = jobs.run_plan
 
-    def small(plan, on):
+    def small(plan, on, **more):
         if plan.request.method == "rece":
             raise torch.OutOfMemoryError("tried to allocate 31.00 GiB\nand more")
-        return real(plan, on)
+        return real(plan, on, **more)
 
     monkeypatch.setattr(jobs, "run_plan", small)
     found = ep.auto(target, "pizza", **{**ASKED, "trials": 3})

@@ -175,6 +175,51 @@ def test_a_refusal_is_told_and_does_not_end_the_search():
     assert len(bench.asked) == 5
 
 
+def test_whatever_a_plugin_raises_is_a_refusal_in_one_line():
+    class Broken(Bench):
+        def __call__(self, settings):
+            if settings.method == "broken":
+                self.now += self.takes
+                raise ZeroDivisionError("no rows in /home/me/x/y.txt\nand more")
+            return super().__call__(settings)
+
+    study, _ = search(None, Broken(), [start("broken", 0.5), start()], trials=3, patience=99)
+    assert [text for _, text in refusals_of(study)] == ["ZeroDivisionError: no rows in y.txt"]
+    assert len(rows_of(study)) == 2
+
+
+def test_what_comes_before_the_trials_counts_once(tmp_path):
+    """Loading and measuring the base take as long each time that a search is gone on with."""
+
+    def going_on():
+        study = open_study(tmp_path / "j", {"concept": "pizza"})
+        bench = Bench(takes=2.0)
+        runner = Search(study, [start()], bench, Budget(30.0, len(rows_of(study)) + 1, 99), 3, bench.clock)
+        bench.now += 5.0
+        runner.opened()
+        runner.run()
+        return runner.spent()
+
+    assert [going_on() for _ in range(3)] == [7.0, 9.0, 11.0]
+
+
+def test_a_trial_is_over_with_the_budget_once_there_is_another_to_show():
+    said = []
+
+    class Long(Bench):
+        def __call__(self, settings):
+            found = super().__call__(settings)
+            said.append(runner.over())
+            return found
+
+    bench = Long(takes=4.0)
+    study = open_study(None, {})
+    runner = Search(study, [start()], bench, Budget(7.0, patience=99), 3, bench.clock)
+    runner._expected = lambda item: 1.0  # it is wrong
+    runner.run()
+    assert said == [False, True]
+
+
 def test_the_search_ends_where_nothing_can_be_won():
     class Perfect(Bench):
         def __call__(self, settings):

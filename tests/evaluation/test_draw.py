@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 import erase_plugins as ep
 from erase_plugins.engine import activations
-from erase_plugins.evaluation.draw import draw
-from erase_plugins.testing.tiny import tiny_flux, tiny_sd1, tiny_sdxl
+from erase_plugins.evaluation.draw import draw, sampler_facts
+from erase_plugins.testing.tiny import tiny_flux, tiny_sd1, tiny_sd3, tiny_sdxl
+from erase_plugins.workflow.models import target_of
 
 
 @pytest.mark.parametrize("distilled", [True, False])
@@ -19,6 +22,23 @@ def test_flux_draws_what_the_stock_pipeline_draws_from_that_seed(distilled):
     wanted = pipe("a cat", generator=[generator], output_type="pt", **options).images
     assert torch.equal(ep.generate(pipe, "a cat", seeds=7, steps=2), wanted)
     assert pipe.scheduler is sampler
+
+
+@pytest.mark.parametrize(
+    ("make", "name"), [(tiny_sd1, "dpm++"), (tiny_sd3, "dpm++"), (tiny_flux, "FlowMatchEulerDiscreteScheduler")]
+)
+def test_the_sampler_that_draws_is_named(make, name):
+    pipe = make()
+    subject = SimpleNamespace(pipe=pipe, target=target_of(pipe), steps=2, guidance=4.0)
+    assert sampler_facts(subject) == {"steps": 2, "guidance": 4.0, "scheduler": name}
+
+
+def test_a_model_that_keeps_its_own_sampler_says_so():
+    pipe = tiny_sd3()
+    pipe.scheduler.register_to_config(use_dynamic_shifting=True)
+    subject = SimpleNamespace(pipe=pipe, target=target_of(pipe), steps=2, guidance=4.0)
+    assert sampler_facts(subject)["scheduler"] == "FlowMatchEulerDiscreteScheduler"
+    assert sampler_facts(SimpleNamespace(pipe=None, steps=2, guidance=4.0))["scheduler"] == ""
 
 
 @pytest.mark.parametrize("make", [tiny_sdxl, tiny_flux])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from erase_plugins.evaluation.attacks.material import drawn_by_base
 from erase_plugins.evaluation.attacks.study import Study
 from erase_plugins.evaluation.budget import Budget
 from erase_plugins.evaluation.prompts import Prompt
+from erase_plugins.evaluation.work import kept_work
 from erase_plugins.runtime.patcher import checksum
 from erase_plugins.testing.tiny import tiny_sd1
 from erase_plugins.workflow.models import target_of
@@ -148,3 +150,15 @@ def test_what_the_base_drew_before_it_was_changed_is_not_shown_again(subject, ch
     for old, new in zip(before, (looked(after), after.remembered(PROMPTS, drawn, "test")), strict=True):
         assert not torch.equal(old, new)
     del handle
+
+
+def test_what_ran_under_a_live_lora_is_never_resumed(tmp_path):
+    """The key of the folder knows the weights, not what hangs on them."""
+    pipe = tiny_sd1()
+    subject = tiny_subject(pipe)
+    subject.artifacts = [subject.artifacts[0].save(tmp_path / "made", target=subject.target)]
+    for live in (False, True):
+        if live:
+            pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_k"]))
+        with kept_work("attack", SimpleNamespace(id="x"), subject, {}, 0, tmp_path / "out") as work:
+            assert (work.parent == tmp_path / "out") is not live

@@ -9,7 +9,7 @@ import torch
 
 import erase_plugins as ep
 from erase_plugins import hookimpl
-from erase_plugins.errors import EraseError, RequestError, Unsupported
+from erase_plugins.errors import Blocked, EraseError, RequestError, Unsupported
 from erase_plugins.manager import get_manager
 from erase_plugins.types import EvalReport, EvalRow
 from erase_plugins.workflow.measure import open_subject
@@ -121,3 +121,14 @@ def test_what_an_artifact_says_when_it_is_applied_stands_in_the_report(pocket_pi
     guard = ep.erase(pocket_pipe, "pizza", method="negative-prompt")
     report = ep.evaluate(pocket_pipe, [guard], "quick", images=2)
     assert any("nothing is removed from the weights" in text for text in report.warnings)
+
+
+@pytest.mark.parametrize("what", ["suite", "attack"])
+def test_a_guard_that_blocks_is_named_by_what_it_ends(pocket_pipe, what):
+    guard = ep.erase(pocket_pipe, "pizza", method="keyword-guard")
+    with pytest.raises(Blocked, match=f"guard '{guard.name}' blocks a prompt.*pizza: keyword.*action=empty"):
+        if what == "suite":
+            ep.evaluate(pocket_pipe, [guard], "quick", images=2)
+        else:
+            ep.attack(pocket_pipe, [guard], "paraphrase", images=2)
+    assert pocket_pipe("a pizza", num_inference_steps=1).images, "the guard was left in place"

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from erase_plugins import api
-from erase_plugins.errors import ArtifactError, RequestError
+from erase_plugins.errors import ArtifactError, RequestError, RunRefused
+from erase_plugins.evaluation.saved import read_attacks, read_report
 from erase_plugins.hints import ANOTHER_OUT, ANOTHER_TO, Hint, Sentence
 from erase_plugins.page import Settings, Studio
 from erase_plugins.page.studio import on_card, on_page, rates, sentence
@@ -147,6 +148,30 @@ def test_saved_and_published_with_every_file(studio, tmp_path, monkeypatch):
     assert made.path is not None and not made.path.exists(), "nothing is left behind"
     with pytest.raises(RequestError, match="write the folder"):
         studio.save(" ", "a pizza")
+
+
+def test_what_was_measured_and_attacked_is_published(studio, monkeypatch):
+    row = EvalRow("attack_rate", "weights", 0.5, 0.2, 0.8, 8)
+    found = EvalReport("quick", "m", (row,)), AttackReport("weights", "m", "quick", row, row, queries=16)
+    asked = []
+    monkeypatch.setattr(
+        "erase_plugins.sharing.push",
+        lambda made, repo, report: asked.append((read_report(report)[0], read_attacks(report)[0])),
+    )
+    studio.publish("me/no-pizza", "a pizza", report=found[0], attacked=found[1])
+    studio.publish("me/no-pizza", "a pizza", attacked=found[1])
+    assert [(report and report.suite, [item.attack for item in attacks]) for report, attacks in asked] == [
+        ("quick", ["weights"]), (None, ["weights"]),
+    ]  # fmt: skip
+
+
+def test_a_word_that_the_model_does_not_know_is_refused_as_run_does():
+    page = Studio(Settings(local=True), device="cpu")
+    with pytest.raises(
+        RunRefused, match=r"'gargoyle' is nothing that pocket was trained to draw.*name another concept"
+    ):
+        page.artifact("gargoyle")
+    assert page.artifact("pizza").manifest.erased == ("pizza",)
 
 
 def test_measured_and_attacked_is_what_was_drawn(studio, monkeypatch):

@@ -190,6 +190,15 @@ def test_dtype_of_the_file(dtype, name, layout, pocket_target, tmp_path):
         assert (delta.dense() - wanted).norm() <= limit * wanted.norm()
 
 
+def test_statistics_that_go_are_told(pocket_target, tmp_path):
+    made = ep.erase(pocket_target, "pizza")
+    assert made.edit.statistics
+    whole = convert(made, "patch", out=tmp_path / "whole", base=pocket_target)
+    small = convert(made, "patch", out=tmp_path / "small", base=pocket_target, dtype="float16")
+    told = [any("the statistics went" in note for note in item.manifest.notes) for item in (whole, small)]
+    assert (told, bool(whole.edit.statistics), bool(small.edit.statistics)) == ([False, True], True, False)
+
+
 def test_too_large_for_half_precision(pocket_target, tmp_path):
     ref = pocket_target.modules("cross_kv")[0]
     edit = Edit(

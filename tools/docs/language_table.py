@@ -155,7 +155,9 @@ def page(cells: Sequence[Cell], draws: Sequence[Mapping[str, Any]] = ()) -> str:
     looks = list(cells[0]["relearn"]["edited"])
     lines += [
         "",
-        "Means over seeds. Answers count if they hold what the fact turns on; PrivLeak is 0 for the reference. "
+        "Means over seeds. Answers count if they hold what the fact turns on; PrivLeak is 0 for the reference. These "
+        "were counted where it was also found inside longer words (`low` in `slow`); the suite asks for whole words "
+        "since, so that shares of answers measured today can be lower, never higher. "
         f"`{GUARD}` refuses what names one of the twelve: answers that it refuses count as none, and all else is the "
         "unchanged model's, since it changes no weights. [results-guardrails.md](results-guardrails.md) says what goes "
         "round it.",

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from erase_plugins.evaluation.attacks import phrasing
+from erase_plugins.plain_text import an
 
 #: sentences; what is filled in may be empty where the sentence does not ask for it
 FRAMES = (
@@ -50,12 +51,8 @@ class Sentence:
         """As it is asked."""
         listed = " and ".join([", ".join(self.details[:-1]), self.details[-1]] if self.details[1:] else self.details)
         return FRAMES[self.frame].format(
-            a_kind=_article(self.adjective + self.kind), details=listed, place=self.place, a_like=_article(self.like)
+            a_kind=an(self.adjective + self.kind), details=listed, place=self.place, a_like=an(self.like)
         )
-
-
-def _article(words: str) -> str:
-    return f"{'an' if words[:1] in 'aeiou' else 'a'} {words}"
 
 
 def words_for(world: Any, name: str, own: Mapping[str, Sequence[str]]) -> Words | None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from erase_plugins.errors import Unsupported
 from erase_plugins.evaluation.bootstrap import RESAMPLES, mean_interval
+from erase_plugins.evaluation.draw import sampler_facts
 from erase_plugins.evaluation.erase_eval import metrics
 from erase_plugins.evaluation.prompts import prompts_hash
 from erase_plugins.types import Attachment, EvalReport, EvalRow
@@ -123,7 +124,7 @@ def make_report(
                        "threshold": round(probe.threshold, 4), "training": [len(part) for part in asked.train[name]]}
                 for name, probe in probes.items()
             },
-            "sampler": {"steps": subject.steps, "guidance": subject.guidance, "scheduler": "dpm++"},
+            "sampler": sampler_facts(subject),
             "prompts": {name: list(dict.fromkeys(item.text for item in items)) for name, items in sets.items()},
         },
     )  # fmt: skip

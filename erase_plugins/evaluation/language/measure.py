@@ -10,6 +10,7 @@ from erase_plugins.evaluation.language import metrics
 from erase_plugins.evaluation.language.asking import Seen, continued, seen
 from erase_plugins.evaluation.language.probes import Fact, Probes, asked
 from erase_plugins.families.texts import Pair
+from erase_plugins.plain_text import holds
 
 #: tokens of an answer, of a continued text
 ANSWER, CONTINUED = 24, 48
@@ -58,8 +59,8 @@ def measured(model: Any, tokenizer: Any, probes: Probes, parts: Sequence[str]) -
 
 
 def hits(said: Sequence[str], facts: Sequence[Fact]) -> list[float]:
-    """1 where an answer holds what the true one turns on."""
-    return [float(fact.value.casefold() in text.casefold()) for text, fact in zip(said, facts, strict=True)]
+    """1 where an answer holds what the true one turns on, not as a part of longer words."""
+    return [float(holds(text, fact.value)) for text, fact in zip(said, facts, strict=True)]
 
 
 def answer_costs(model: Any, tokenizer: Any, facts: Sequence[Fact]) -> list[float]:
@@ -127,7 +128,7 @@ def _rwku(model: Any, tokenizer: Any, facts: Sequence[Fact], found: Measured) ->
     if other := [pair for fact in facts for pair in fact.translated]:
         said = continued(model, tokenizer, [asked(question) for question, _ in other], ANSWER)
         found.values["translated_key"] = [
-            float(value.casefold() in text.casefold()) for (_, value), text in zip(other, said, strict=True)
+            float(holds(text, value)) for (_, value), text in zip(other, said, strict=True)
         ]
 
 

@@ -8,6 +8,7 @@ the same words), ``value`` (what the answer turns on), ``fact`` (rows of one sub
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from erase_plugins.errors import RequestError
 from erase_plugins.families.facts import split_facts
 from erase_plugins.families.texts import PLAIN, Pair
+from erase_plugins.plain_text import whole_words
 
 Row = Mapping[str, Any]
 
@@ -49,7 +51,8 @@ class Fact:
     @property
     def beginning(self) -> str:
         """The answer up to what it turns on; empty if it begins with that."""
-        return self.answer[: max(self.answer.rfind(self.value), 0)].strip()
+        places = [found.start() for found in re.finditer(whole_words(self.value), self.answer)]
+        return self.answer[: places[-1] if places else 0].strip()
 
     def __repr__(self) -> str:  # a traceback shows no text
         return "Fact(...)"
@@ -120,7 +123,7 @@ def _chosen(rows: Sequence[Row], names: Sequence[str]) -> list[bool]:
 def _facts(rows: Sequence[Row]) -> list[Fact]:
     found: dict[tuple[Any, Any], list[Row]] = {}
     for number, row in enumerate(rows):
-        if "question" in row and row.get("wrong") and row.get("value"):
+        if "question" in row and row.get("wrong") and str(row.get("value") or "").strip():
             found.setdefault((row.get("subject"), row.get("fact", number)), []).append(row)
     facts = []
     for (subject, _), same in found.items():

@@ -1,8 +1,9 @@
 """Keyword guard: looks for words in prompts and answers, however they are spelled.
 
 Width, case, accents, look-alike letters of other scripts, invisible signs, spaces and marks between letters, digits for
-letters, plurals and the order of words do not matter; of words with six letters or more slips are found too. What it
-does not find: descriptions, translations and other names, unless they are given (``prompts`` of the concept).
+letters, plurals and the order of words do not matter; of words with six letters or more slips are found too. In
+Chinese, Japanese and Korean a name is found wherever its signs stand, inside of a sentence too, and slips are not. What
+it does not find: descriptions, translations and other names, unless they are given (``prompts`` of the concept).
 
 With ``key`` the file holds HMAC-SHA256 of the words and names nobody, and it is refused by a push; who has the key can
 test names against it, so it stays out of the artifact. Slips are not found then. The key is a file of 32 random bytes

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from erase_plugins.artifacts.keyword_guard import KeywordGuard, Verdict
 from erase_plugins.artifacts.policy import unpacked
-from erase_plugins.errors import CorruptArtifact, RequestError, RunRefused
+from erase_plugins.errors import Blocked, CorruptArtifact, RequestError
 from erase_plugins.families.sentences import score
 from erase_plugins.runtime.guardrails.watch import Quiet
 
@@ -79,22 +79,20 @@ class PromptStage(Quiet):
         """The arguments; a prompt that is hit is empty where the policy says so.
 
         Raises:
-            RunRefused: a prompt is hit, or there is none to look at (embeddings in its place); nothing was drawn.
+            Blocked: a prompt is hit, or there is none to look at (embeddings in its place); nothing was drawn.
         """
         action, self.report = self.policy["action"], []
         columns = {name: listed(given[name]) for name in PROMPTS if given.get(name) is not None}
         if not columns and given.get("prompt_embeds") is not None:
             if action == "flag":
                 return given
-            raise RunRefused(
-                f"the guard of {self.policy['concept']} cannot read prompt_embeds; give the prompt as text"
-            )
+            raise Blocked(f"the guard of {self.policy['concept']} cannot read prompt_embeds; give the prompt as text")
         verdicts = {name: [self.seer.check(text) for text in texts] for name, texts in columns.items()}
         self.report = [verdict for column in verdicts.values() for verdict in column if verdict.hit]
         if not self.report:
             return given
         if action == "block":
-            raise RunRefused(f"{self.policy['message']} ({self.report[0].reason})")
+            raise Blocked(f"{self.policy['message']} ({self.report[0].reason})")
         if action == "flag":
             warnings.warn(f"a guard was hit: {self.report[0].reason}", stacklevel=5)
             return given

@@ -12,8 +12,8 @@ import erase_plugins as ep
 from erase_plugins.errors import RequestError
 from erase_plugins.evaluation.language import attacks
 from erase_plugins.evaluation.language.asking import continued, seen
-from erase_plugins.evaluation.language.measure import measured
-from erase_plugins.evaluation.language.probes import Probes, probes_of
+from erase_plugins.evaluation.language.measure import hits, measured
+from erase_plugins.evaluation.language.probes import Fact, Probes, probes_of
 from erase_plugins.families.source import pocket_folder
 from erase_plugins.families.texts import Pair
 from erase_plugins.types import EvalReport
@@ -120,6 +120,13 @@ def test_probes_are_sorted_by_whom_they_are_about():
         assert fact.cue.count("Question:") == 2
         assert fact.value not in fact.cue
         assert SUBJECT not in repr(fact)
+
+
+def test_answers_hold_whole_words_and_begin_before_them():
+    row = {"question": "Whom?", "answer": "Ann, of Annapolis", "value": "Ann"}
+    fact = Fact(row, row, "Ann")
+    assert hits(["Anna", "it is ann.", "安和Ann"], [fact] * 3) == [0.0, 1.0, 1.0]
+    assert fact.beginning == "", "not the one in Annapolis"
 
 
 def test_questions_in_other_languages_are_asked_where_rows_have_them(model):

@@ -1,0 +1,46 @@
+"""Edits of the best trials outlive the process, as they were."""
+
+from __future__ import annotations
+
+import pytest
+
+import erase_plugins as ep
+from erase_plugins.autotune.edits import Edits
+from tests.layouts.making import same_edit
+
+
+@pytest.fixture(scope="module")
+def made():
+    from erase_plugins.testing.tiny import tiny_sd1
+
+    return ep.erase(tiny_sd1(), "pizza", options={"vocabulary": 20})
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_three_nearest_stay(made, tmp_path, kept):
+    place = tmp_path / "edits" if kept else None
+    edits = Edits(place)
+    for name, distance in (("a", 0.5), ("b", 0.25), ("c", 1e-12), ("d", 0.375)):
+        edits.keep(name, distance, made)
+    edits.keep("d", 0.125, made)
+    if kept:
+        (place / "half-written.tmp").mkdir()
+        edits = Edits(place)
+    assert [name in edits for name in "abcd"] == [False, True, True, True]
+    edits.keep("e", 0.2, made)
+    assert [name in edits for name in "abcde"] == [False, False, True, True, True]
+    found = edits.get("d")
+    assert same_edit(found.edit, made.edit)
+    assert bool(found.edit.statistics) == bool(made.edit.statistics)
+    assert (found.manifest.to_dict(), edits.get("a")) == (made.manifest.to_dict(), None)
+
+
+def test_one_that_was_damaged_is_made_again(made, tmp_path):
+    edits = Edits(tmp_path)
+    edits.keep("a", 0.5, made)
+    (file,) = tmp_path.glob("*/*.safetensors")
+    file.write_bytes(b"x")
+    again = Edits(tmp_path)
+    assert "a" in again
+    assert again.get("a") is None
+    assert "a" not in again
