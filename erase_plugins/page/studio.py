@@ -111,8 +111,8 @@ class Studio:
                 found = as_target(name, revision, device=self.device or _best_device())
                 if not {"text", "denoiser"} <= set(found.info.capabilities):
                     raise RequestError(
-                        f"this page erases from models that draw by a prompt, and {found.info.model} does not; for "
-                        f"others there is 'erase-plugins run METHOD --model {found.info.model}'"
+                        f"this page erases from models that draw by a prompt, and {found.info.model} does not; "
+                        "in a terminal the command 'run' does for others"
                     )
                 self._models[name] = found
             return self._models[name]
