@@ -148,8 +148,9 @@ class Subject:
         except Blocked as error:
             guards = " and ".join(f"'{item.name}'" for item in self.artifacts if item.manifest.guards)
             raise Blocked(
-                f"the guard {guards} blocks a prompt that is asked here, so there is no picture to look at ({error}); "
-                "make the guard with action=empty, which draws the empty prompt in its place, and measure that one"
+                f"the guard {guards} blocks a prompt that is asked here, so there is no picture to look at (",
+                error,
+                "); make the guard with action=empty, which draws the empty prompt in its place, and measure that one",
             ) from error
         finally:
             for handle in reversed(handles):

@@ -31,9 +31,7 @@ push_options = stacked(
     click.option("--create-pr", is_flag=True, help="Open a pull request instead of changing the branch."),
     click.option("--revision", metavar="BRANCH", help="Branch to push to."),
     click.option("--message", metavar="TEXT", help="First line of the commit."),
-    click.option(
-        "--license", metavar="ID", help="Licence id or other:NAME, where that of the base model is not known."
-    ),
+    click.option("--license", metavar="ID", help="Licence id or other:NAME, where that of the base is not known."),
     click.option("--parent", metavar="COMMIT", help="Refuse unless the repository is still at this commit."),
     click.option("--prune", is_flag=True, help="Take off evidence and artifacts not sent anew; replace foreign files."),
     click.option(

@@ -23,7 +23,16 @@ FLAG = re.compile(r"(?<![\w-])--[a-z]")
 #: not reached from a node
 ELSEWHERE = {"cli", "pocket", "comparison", "testing", "space_app"}
 #: commands themselves, what prints or says hints, style sheets, and another program's option
-NAMED = ("cli/", "testing/__main__.py", "pocket/", "hints.py", "provenance.py", "nodes/wording.py", "page.py", "executors.py")
+NAMED = (
+    "cli/",
+    "testing/__main__.py",
+    "pocket/",
+    "hints.py",
+    "provenance.py",
+    "nodes/wording.py",
+    "page.py",
+    "executors.py",
+)
 HINTS = {item.__name__: item for item in (Hint, Setting, Command)}
 
 

@@ -157,6 +157,9 @@ def test_a_report_goes_only_with_the_words_it_is_about(address, browser):
     page.get_by_label("Forget").fill("🦊")  # the model has no token for it
     page.get_by_role("button", name="Draw before and after").click()
     page.get_by_text(re.compile("no token")).first.wait_for(timeout=120_000)
+    page.get_by_label("Forget").fill("dog")
+    page.get_by_role("button", name="Draw before and after").click()
+    page.get_by_text(re.compile("without dog")).first.wait_for(timeout=120_000)
     page.get_by_role("button", name="Show what would be sent").click()
     page.get_by_text("No numbers go with it").wait_for(timeout=60_000)
     assert page.get_by_text("report.json").count() == 0
