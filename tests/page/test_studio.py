@@ -31,7 +31,7 @@ def pipe():
 def studio(pipe, monkeypatch):
     """A local page on the tiny pipeline, which every name loads; it solves with few words."""
     target, real = models.target_of(pipe), api.erase
-    monkeypatch.setattr(models, "as_target", lambda *_, **__: target)
+    monkeypatch.setattr(Studio, "open", lambda *_: target)
     monkeypatch.setattr(api, "erase", lambda *words, **more: real(*words, **more, options={"vocabulary": "20"}))
     return Studio(Settings(model="tiny", steps=2, local=True))
 
