@@ -47,9 +47,10 @@ def command(
     from erase_plugins.artifacts.locks import claim_files
     from erase_plugins.errors import RequestError
     from erase_plugins.evaluation.attachments import output_names
-    from erase_plugins.evaluation.attack import record_name, run_attack
+    from erase_plugins.evaluation.attack import run_attack
     from erase_plugins.evaluation.budget import find_budget
     from erase_plugins.evaluation.context import needs_judge, suite_options
+    from erase_plugins.evaluation.saved import record_name
     from erase_plugins.extras import require
     from erase_plugins.manager import get_manager
     from erase_plugins.needs import packages_of
@@ -78,7 +79,7 @@ def command(
     source, family = found.source, found.family
     folder = Path(out)
     if not dry_run:
-        until_the_end(claim_files(folder, output_names(runner, record_name(runner)), force))
+        until_the_end(claim_files(folder, output_names(runner, record_name(runner.id)), force))
     loaded = load_artifacts(artifacts)
     names = list(erased) or [text for item in loaded for text in item.manifest.erased]
     say(f"model {source.name}: family {family.id} ({family.title})")

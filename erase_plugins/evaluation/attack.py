@@ -14,13 +14,9 @@ from erase_plugins.errors import PluginError
 from erase_plugins.evaluation.attachments import output_names, write_report
 from erase_plugins.evaluation.budget import Budget, find_budget
 from erase_plugins.evaluation.context import Progress, suite_options
+from erase_plugins.evaluation.saved import record_name
 from erase_plugins.evaluation.work import kept_work
 from erase_plugins.types import AttackReport
-
-
-def record_name(attack: Any) -> str:
-    """File name of an attack's report; each attack has its own, so that several fit into one folder."""
-    return f"attack-{attack.id}.json"
 
 
 def run_attack(
@@ -48,7 +44,8 @@ def run_attack(
     """
     options = suite_options(attack, settings or {}, "attack")
     name, queries = find_budget(attack, budget, options)
-    record, names = record_name(attack), output_names(attack, record_name(attack))
+    record = record_name(attack.id)
+    names = output_names(attack, record)
     with nullcontext() if out is None else claim_files(out, names, force):
         subject = open_subject()
         started, asked, silent = time.perf_counter(), subject.queries, lambda stage, done, total: None

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import EraseError, MissingExtra, RequestError, RunCancelled, UnknownName, Unsupported
 from erase_plugins.evaluation.attachments import output_names
-from erase_plugins.evaluation.attack import record_name, run_attack
+from erase_plugins.evaluation.attack import run_attack
 from erase_plugins.evaluation.attack_summary import plain_name
 from erase_plugins.evaluation.attacks.reference import find_reference
 from erase_plugins.evaluation.budget import find_budget
+from erase_plugins.evaluation.saved import record_name
 from erase_plugins.extras import missing_extras
 from erase_plugins.hints import stored
 from erase_plugins.hookspecs import hookimpl
@@ -59,7 +60,7 @@ class AttackSuite:
     def attachments(self) -> tuple[str, ...]:
         """Table, chart, and what every registered attack writes."""
         runners = chosen("")
-        return (TABLE, CHART, *(name for runner in runners for name in output_names(runner, record_name(runner))))
+        return (TABLE, CHART, *(name for runner in runners for name in output_names(runner, record_name(runner.id))))
 
     def run(self, subject: Subject, ctx: SuiteContext) -> EvalReport:
         """See the module.
@@ -172,7 +173,7 @@ def _one(
     lacking = missing_extras(packages_of(runner))
     if lacking:
         raise MissingExtra(f"attack {runner.id}", ",".join(lacking))
-    place = folder / record_name(runner)
+    place = folder / record_name(runner.id)
     if place.is_file():
         try:
             return AttackReport.from_dict(json.loads(place.read_text(encoding="utf-8")))

@@ -47,6 +47,11 @@ def read_report(source: EvalReport | str | Path | None) -> tuple[EvalReport | No
         ) from error
 
 
+def record_name(attack: str) -> str:
+    """File name of an attack's report, by its id; each attack has its own, so that several fit into one folder."""
+    return f"attack-{attack}.json"
+
+
 def is_record(name: str) -> bool:
     """Whether a file has the name of a report of an attack."""
     return _RECORD.fullmatch(name) is not None
@@ -130,7 +135,7 @@ def check_about(reports: Iterable[EvalReport | AttackReport], artifact: Artifact
     """
     name = artifact.manifest.name
     for report in reports:
-        what = f"attack-{report.attack}.json" if isinstance(report, AttackReport) else "the report"
+        what = record_name(report.attack) if isinstance(report, AttackReport) else "the report"
         if report.artifacts and name not in report.artifacts:
             raise ArtifactError(f"{what} is about {', '.join(report.artifacts)[:80]}, not about '{name}'")
         if report.weights and not bears(artifact, report.weights):

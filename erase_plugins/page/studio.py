@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from erase_plugins.errors import RequestError
-from erase_plugins.evaluation.saved import REPORT
+from erase_plugins.evaluation.saved import REPORT, record_name
 from erase_plugins.evaluation.wording import cell
 from erase_plugins.hints import AnyHint, Hint, in_words
 from erase_plugins.reports import AttackReport, EvalReport
@@ -232,7 +232,7 @@ class Studio:
         with tempfile.TemporaryDirectory() as place:
             made = self.save(f"{place}/made", concept, becomes, model)
             found: dict[str, EvalReport | AttackReport] = {REPORT: report} if report is not None else {}
-            found |= {f"attack-{attacked.attack}.json": attacked} if attacked is not None else {}
+            found |= {record_name(attacked.attack): attacked} if attacked is not None else {}
             told = Path(place) / "found"
             told.mkdir()
             for name, item in found.items():

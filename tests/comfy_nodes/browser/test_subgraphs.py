@@ -20,6 +20,23 @@ _FOLD = """(ids) => {
 _BY = "app.graph._nodes.find((node) => String(node.id) === id)"
 
 
+#: the template's loader and the sampler behind its Erase node, which draws without that now
+_WITHOUT = """
+  const by = (wanted) => app.graph._nodes.find(wanted), erase = by((node) => String(node.id) === id);
+  const loader = by((node) => node.type === "ErasePocketLoader");
+  const sampler = by((node) => node.title === "Erased: same seed");
+  loader.connect(0, sampler, 0);
+"""
+
+
+def selection_erased(page):
+    """The prompt of the graph after the command for selected words."""
+    page.wait_for_timeout(700)
+    page.evaluate("() => app.extensionManager.command.execute('ErasePlugins.EraseSelection')")
+    page.wait_for_timeout(300)
+    return page.evaluate("async () => (await app.graphToPrompt()).output")
+
+
 def behind(editor):
     """What the Erase node would be told, wherever it is."""
     output = editor.page.evaluate("async () => (await app.graphToPrompt()).output")
@@ -88,11 +105,9 @@ def test_words_of_a_prompt_in_a_subgraph_are_erased_in_front_of_its_sampler(edit
     """The loader stays outside: the new Erase node stands between what comes into the subgraph and the sampler."""
     page = editor.page
     host = page.evaluate(
-        """(id) => {
-          const by = (wanted) => app.graph._nodes.find(wanted), erase = by((node) => String(node.id) === id);
-          const loader = by((node) => node.type === "ErasePocketLoader");
-          const sampler = by((node) => node.title === "Erased: same seed");
-          loader.connect(0, sampler, 0);
+        """(id) => {"""
+        + _WITHOUT
+        + """
           app.graph.remove(erase);
           const prompts = ["positive", "negative"].map((name) => {
             const prompt = LiteGraph.createNode("CLIPTextEncode");
@@ -111,10 +126,7 @@ def test_words_of_a_prompt_in_a_subgraph_are_erased_in_front_of_its_sampler(edit
         }""",
         first,
     )
-    page.wait_for_timeout(700)
-    page.evaluate("() => app.extensionManager.command.execute('ErasePlugins.EraseSelection')")
-    page.wait_for_timeout(300)
-    output = page.evaluate("async () => (await app.graphToPrompt()).output")
+    output = selection_erased(page)
     (erase,) = [key for key, node in output.items() if node["class_type"] == KIND]
     (loader,) = [key for key, node in output.items() if node["class_type"] == "ErasePocketLoader"]
     assert erase.startswith(f"{host}:")
@@ -124,15 +136,21 @@ def test_words_of_a_prompt_in_a_subgraph_are_erased_in_front_of_its_sampler(edit
     assert [erase, 0] in drawn
 
 
+#: the LoRA node goes into a subgraph that shows which file it takes
+_PROMOTED = f"""
+  const {{ subgraph, node }} = app.graph.convertToSubgraph(new Set([{_BY.replace("=== id", "=== lora")}]));
+  const inner = subgraph.nodes[0], place = inner.inputs.findIndex((input) => input.widget?.name === "lora_name");
+  const entrance = subgraph.addInput("chosen", "COMBO");
+  Reflect.apply(entrance.connect, entrance, [inner.inputs[place], inner]);
+"""
+
+
 def test_a_promoted_lora_is_read_from_the_subgraph_that_shows_it(editor, first):
     """What a person chooses on the subgraph counts, not what the node inside once said."""
     lora = editor.page.evaluate(LORA_BEHIND, [first, "a.safetensors"])
     found = editor.page.evaluate(
         f"""([id, lora]) => {{
-          const {{ subgraph, node }} = app.graph.convertToSubgraph(new Set([{_BY.replace("=== id", "=== lora")}]));
-          const inner = subgraph.nodes[0], place = inner.inputs.findIndex((input) => input.widget?.name === "lora_name");
-          const entrance = subgraph.addInput("chosen", "COMBO");
-          Reflect.apply(entrance.connect, entrance, [inner.inputs[place], inner]);
+          {_PROMOTED}
           const widget = node.widgets?.find((item) => item.name === "chosen" || item.name === "lora_name");
           if (widget) widget.value = "b.safetensors";
           return [Boolean(widget), inner.widgets[0].value];
@@ -148,10 +166,7 @@ def test_two_uses_of_one_subgraph_are_told_apart(editor, first):
     lora = editor.page.evaluate(LORA_BEHIND, [first, "a.safetensors"])
     found = editor.page.evaluate(
         f"""([id, lora]) => {{
-          const {{ subgraph, node }} = app.graph.convertToSubgraph(new Set([{_BY.replace("=== id", "=== lora")}]));
-          const inner = subgraph.nodes[0], place = inner.inputs.findIndex((input) => input.widget?.name === "lora_name");
-          const entrance = subgraph.addInput("chosen", "COMBO");
-          Reflect.apply(entrance.connect, entrance, [inner.inputs[place], inner]);
+          {_PROMOTED}
           const second = LiteGraph.createNode(subgraph.id);
           app.graph.add(second);
           const slot = (item, side, type) => item[side].findIndex((one) => one.type === type);
@@ -175,11 +190,9 @@ def test_an_erase_node_in_front_of_one_use_does_not_stand_for_the_other(editor, 
     """Words of a prompt inside are erased for both uses, also where only one has an Erase node outside."""
     page = editor.page
     hosts = page.evaluate(
-        """(id) => {
-          const by = (wanted) => app.graph._nodes.find(wanted), erase = by((node) => String(node.id) === id);
-          const loader = by((node) => node.type === "ErasePocketLoader");
-          const sampler = by((node) => node.title === "Erased: same seed");
-          loader.connect(0, sampler, 0);
+        """(id) => {"""
+        + _WITHOUT
+        + """
           const prompt = LiteGraph.createNode("CLIPTextEncode");
           app.graph.add(prompt);
           loader.connect(1, prompt, 0);
@@ -217,10 +230,7 @@ def test_an_erase_node_in_front_of_one_use_does_not_stand_for_the_other(editor, 
         }""",
         first,
     )
-    page.wait_for_timeout(700)
-    page.evaluate("() => app.extensionManager.command.execute('ErasePlugins.EraseSelection')")
-    page.wait_for_timeout(300)
-    output = page.evaluate("async () => (await app.graphToPrompt()).output")
+    output = selection_erased(page)
     samplers = {key: node for key, node in output.items() if node["class_type"] == "KSampler" and ":" in key}
     assert {key.split(":")[0] for key in samplers} == set(hosts)
     for node in samplers.values():
