@@ -6,7 +6,8 @@ For each concept `auto` searches on pocket for ``--minutes`` of processor time. 
 with its defaults are measured alike, with other prompts and pictures than the search has seen: what is left
 (probability that the judge gives to the concept by name, synonyms and descriptions, over that of the base) with a 95
 % interval, and change elsewhere. A method is better if its change is that of `auto` or less (up to 0.005, which nobody
-sees) and clearly less is left, which is: the interval of the difference over the same pictures lies below 0. Searches
+sees) and clearly less is left, which is: the interval of the difference over the same pictures lies below 0. Of a
+method that changes more elsewhere no picture is drawn, since it cannot be better (``--all`` draws them too). Searches
 and numbers lie in ``--work``; a killed run goes on where it was.
 """
 
@@ -40,33 +41,40 @@ def main() -> None:
     parser.add_argument("--methods", default=METHODS, help="as for erase-plugins compare")
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--images", type=int, default=32, help="for each kind of prompt")
+    parser.add_argument("--all", action="store_true", help="draw pictures of methods that change too much as well")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     wanted = [(AUTO, dict[str, Any]()), *parse_methods([given.methods])]
     better = []
     for concept in given.concepts.split(","):
-        rows = [row(given.work, concept, method, options, given) for method, options in wanted]
+        rows: list[dict[str, Any]] = []
+        for method, options in wanted:
+            most = rows[0]["change"] + EQUAL if rows and not given.all else float("inf")
+            rows.append(row(given.work, concept, method, options, given, most))
+            sys.stderr.write(f"{concept}: {rows[-1]['label']}, change {rows[-1]['change']:.3f}\n")
         sys.stdout.write(table(concept, rows))
         sys.stdout.flush()
         better += [f"{item['label']} on {concept}" for item in rows[1:] if beats(item, rows[0])]
     sys.stdout.write(f"\nbetter than auto: {', '.join(better) or 'none'}\n")
 
 
-def row(work: Path, concept: str, method: str, options: dict[str, Any], given: argparse.Namespace) -> dict[str, Any]:
-    """The numbers of one method on one concept; read where they were measured."""
+def row(
+    work: Path, concept: str, method: str, options: dict[str, Any], given: argparse.Namespace, most: float
+) -> dict[str, Any]:
+    """The numbers of one method on one concept; read where they were measured. Beyond ``most`` change no picture."""
     label = ":".join([method, *(f"{name}={value}" for name, value in options.items())])
     budget = f"-{given.minutes:g}" if method == AUTO else ""
     place = work / f"{concept}-{label.replace(':', '-').replace('=', '-')}{budget}-{given.images}.json"
     if place.is_file():
         known: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
-        return known
+        if known["values"] or known["change"] > most:
+            return known
     artifact, seconds, told = made(work, concept, method, options, given.minutes)
     stick = yardstick(concept, given.images)
-    found = stick.measure(artifact)
-    facts = {
-        "label": label + told, "seconds": seconds, "left": found.left, "change": found.change, "parts": found.parts,
-        "values": left(found.seen, stick.base), "base": dict(stick.base),
-    }  # fmt: skip
+    facts = {"label": label + told, "seconds": seconds, "change": stick.change(artifact), "values": [], "parts": {}}
+    if facts["change"] <= most:
+        found = stick.measure(artifact)
+        facts |= {"left": found.left, "parts": found.parts, "values": left(found.seen, stick.base)}
     place.write_text(json.dumps(facts), encoding="utf-8")
     return facts
 
@@ -104,8 +112,10 @@ def beats(item: dict[str, Any], auto: dict[str, Any]) -> bool:
     """Whether clearly less is left at equal or less change elsewhere."""
     from erase_plugins.evaluation.bootstrap import paired_difference
 
+    if item["change"] > auto["change"] + EQUAL:
+        return False
     _, _, high = paired_difference(auto["values"], item["values"])
-    return bool(item["change"] <= auto["change"] + EQUAL and high < 0)
+    return bool(high < 0)
 
 
 def table(concept: str, rows: list[dict[str, Any]]) -> str:
@@ -119,10 +129,13 @@ def table(concept: str, rows: list[dict[str, Any]]) -> str:
         "|---" * (len(kinds) + 4) + "|",
     ]
     for item in rows:
-        mean, low, high = (100 * value for value in mean_interval(item["values"]))
-        cells = [f"{100 * item['parts'][name]:.1f}" for name in kinds]
+        shown = "-"
+        if item["values"]:
+            mean, low, high = (100 * value for value in mean_interval(item["values"]))
+            shown = f"{mean:.1f} ({low:.1f} to {high:.1f})"
+        cells = [f"{100 * item['parts'][name]:.1f}" if item["values"] else "-" for name in kinds]
         lines.append(
-            f"| {item['label']} | {mean:.1f} ({low:.1f} to {high:.1f}) | " + " | ".join(cells)
+            f"| {item['label']} | {shown} | " + " | ".join(cells)
             + f" | {item['change']:.3f} | {item['seconds']:.0f} |"
         )  # fmt: skip
     return "\n".join([*lines, ""])

@@ -106,14 +106,26 @@ class Yardstick:
     def measure(self, artifact: Artifact) -> Measured:
         """The numbers of an edit. The model is left as it was."""
         with apply(self.target, artifact):
-            return self._measure(any(part != self.target.info.family.denoiser for part in artifact.edit.deltas))
+            return self._measure(self._texts_change(artifact))
+
+    def change(self, artifact: Artifact) -> float:
+        """The change alone, for which nothing is drawn."""
+        with apply(self.target, artifact):
+            return self._change(self._texts_change(artifact))
+
+    def _texts_change(self, artifact: Artifact) -> bool:
+        return any(part != self.target.info.family.denoiser for part in artifact.edit.deltas)
 
     @torch.no_grad()
-    def _measure(self, texts_change: bool) -> Measured:
+    def _change(self, texts_change: bool) -> float:
         states, prompts = self.kept
         base, null = states.predictions["prompt"], states.predictions["null"]
         moved = self._predicted(states, prompts, texts_change) - base
-        change = float(moved.square().sum() / (base - null).square().sum().clamp_min(1e-12))
+        return float(moved.square().sum() / (base - null).square().sum().clamp_min(1e-12))
+
+    @torch.no_grad()
+    def _measure(self, texts_change: bool) -> Measured:
+        change = self._change(texts_change)
         seen = self._judged() if self.named is None else {}
         parts = _means(seen) or {"direction": self._direction(texts_change)}
         return Measured(sum(parts.values()) / sum(self.base.values()), change, parts, seen)
