@@ -173,12 +173,14 @@ def _long_paths() -> bool:
 def _device() -> Iterator[Line]:
     import torch
 
-    yield Line("cpu", "ok", f"{torch.get_num_threads()} threads")
+    from erase_plugins.engine.precision import computes_half
+
+    own = "bfloat16" if computes_half("cpu") else "float32 (no bfloat16)"
+    yield Line("cpu", "ok", f"{torch.get_num_threads()} threads, {own}")
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             facts = torch.cuda.get_device_properties(index)
-            with torch.cuda.device(index):
-                half = "bfloat16" if torch.cuda.is_bf16_supported() else "float16 or float32 (no bfloat16)"
+            half = "bfloat16" if computes_half(f"cuda:{index}") else "float16 or float32 (no bfloat16)"
             yield Line(f"cuda:{index}", "ok", f"{facts.name}, {human_bytes(facts.total_memory)}, {half}")
     elif torch.backends.mps.is_available():
         yield Line("mps", "ok", "Apple GPU; use --device mps")

@@ -19,7 +19,7 @@ from erase_plugins.engine.activations import at_once, pieced
 from erase_plugins.engine.adapters import Trainable
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.loop import Schedule, shuffled, train
-from erase_plugins.engine.trajectories import autocast
+from erase_plugins.engine.precision import autocast
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.target import Conditioning, Target, Tokens
 from erase_plugins.plain_text import whole_words

@@ -17,7 +17,7 @@ from torch import Tensor
 from erase_plugins.engine import disk_cache
 from erase_plugins.engine.activations import looked_at
 from erase_plugins.engine.distributed import processes
-from erase_plugins.engine.trajectories import autocast
+from erase_plugins.engine.precision import autocast
 from erase_plugins.extras import installed
 from erase_plugins.families.base import Conditioning
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from erase_plugins.engine.activations import looked_at
 from erase_plugins.engine.context import RunContext
+from erase_plugins.engine.precision import FULL, autocast
 from erase_plugins.families.base import Conditioning, Target
 
 Switch = Callable[[], AbstractContextManager[Any]]
@@ -91,14 +92,8 @@ def ask(target: Target, inputs: Tensor, timestep: Tensor, cond: Conditioning, ct
     """
     if ctx is not None:
         ctx.count("unet_forwards", len(inputs))
-    with autocast(inputs.device, "float32" if ctx is None else ctx.precision):
+    with autocast(inputs.device, FULL if ctx is None else ctx.precision):
         return target.predict(inputs.to(target.dtype), timestep, cond).float()
-
-
-def autocast(device: Any, precision: str) -> AbstractContextManager[Any]:
-    """Context for ``precision`` "bfloat16", or none for "float32"."""
-    kind = torch.device(device).type
-    return torch.autocast(kind, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
 def ask_pair(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from erase_plugins.engine.activations import looked_at
+from erase_plugins.engine.precision import autocast
 from erase_plugins.families.flow import call_options, is_packed, start_options, start_shape
 from erase_plugins.families.schedulers import KINDS, fast_scheduler
 from erase_plugins.families.target import Conditioning
@@ -46,7 +47,7 @@ def draw(
         steps: of the sampler (`fast_scheduler`).
         guidance: classifier-free guidance scale.
         batch: pictures per forward pass, fewer large ones, which are decoded one by one then.
-        fast: bf16 autocast for the denoiser.
+        fast: bfloat16 autocast for the denoiser where the device computes in it.
         progress: called with (done, total).
         denoiser: the denoiser in ``pipe``; its ``unet`` if None.
         cond: what stands for the prompts, already encoded, one for each.
@@ -67,7 +68,7 @@ def draw(
             part = list(prompts[start : start + batch])
             noise = torch.stack([initial_noise(seed, shape) for seed in seeds[start : start + batch]])
             noise = noise.to(device, unet.dtype)
-            cast = torch.autocast(device.type, torch.bfloat16) if fast else nullcontext()
+            cast = autocast(device) if fast else nullcontext()
             asked = {"prompt": part} if cond is None else _encoded(cond[slice(start, start + batch)], unet.dtype)
             with cast:
                 out = pipe(

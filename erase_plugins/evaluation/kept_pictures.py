@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from erase_plugins.artifacts.names import LEDGER
 from erase_plugins.engine import disk_cache
+from erase_plugins.engine.precision import computes_half
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.hosts import parts_of
 from erase_plugins.runtime.patcher import checksum
@@ -39,7 +40,8 @@ def key_of(subject: Any, texts: list[str], settings: Any) -> str | None:
         return None
     import diffusers
 
-    found = hashlib.sha256(f"1 {torch.__version__} {diffusers.__version__} {settings!r}".encode())
+    half = computes_half(str(subject.target.device))  # decides what is drawn in (`evaluation.draw`)
+    found = hashlib.sha256(f"2 {torch.__version__} {diffusers.__version__} {half} {settings!r}".encode())
     try:
         ids = subject.target.tokens(texts).ids
     except Unsupported:

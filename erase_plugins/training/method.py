@@ -273,7 +273,7 @@ class TrainedMethod(ABC):
         """The plan with its cost, from configuration alone."""
         from erase_plugins.training import plan as training_plan
 
-        options = self.resolved(request, info)
+        options = training_plan.computed(self.resolved(request, info), request.device)
         training_plan.check_trainable(self.id, info)
         check_optimizer(options.optimizer, request.device)
         refs, steps, cost = self.modules(info, options), self.steps(request, options), self.cost(request, options)
@@ -299,12 +299,13 @@ class TrainedMethod(ABC):
 
     def begin(self, plan: EditPlan, target: Target, ctx: RunContext) -> TrainingRun:
         """A run as it is before the training."""
+        from erase_plugins.engine.precision import settled
         from erase_plugins.engine.runner import plan_key
         from erase_plugins.training.plan import place
 
         options, planned = revive(self.Options, plan.options), set(plan.modules)
         refs = [ref for ref in self.modules(target.info, options) if place(ref) in planned]
-        ctx.precision = options.precision
+        ctx.precision = settled(options.precision, ctx.device)
         return TrainingRun(
             plan, target, ctx, plan.request, options, plan_key(plan), refs, all_phrases(plan.request)
         )  # fmt: skip

@@ -59,8 +59,9 @@ class LoopOptions:
     optimizer: str = option("adam", "optimizer", choices=OPTIMIZERS)
     cooldown: float = option(0.0, "last share of the steps in which the rate falls to 0", low=0.0, high=1.0)
     precision: str = option(
-        "bfloat16", "autocast of the denoiser; adapters and loss stay float32", choices=("bfloat16", "float32")
-    )
+        "auto", "autocast of the denoiser; auto: bfloat16 where the device computes in it; adapters and loss stay "
+        "float32", choices=("auto", "bfloat16", "float32"),
+    )  # fmt: skip
     checkpoint_every: int = option(50, "training steps between checkpoints", low=1)
     ema: float = option(
         0.0, "decay of a running average of the trained change, saved instead of the last values; 0: off", low=0.0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -69,6 +70,14 @@ def seconds_of(work: float, device: str, refs: Sequence[ModuleRef]) -> float:
 
     rate = _FLOPS.get(device.split(":")[0])
     return round(work / (rates.layer(rates.width_of(refs)) if rate is None else rate), 1)
+
+
+def computed(options: Any, device: str) -> Any:
+    """Options of a loop with the precision that ``auto`` is on a device."""
+    from erase_plugins.engine.precision import settled
+
+    precision = settled(options.precision, device)
+    return options if precision == options.precision else replace(options, precision=precision)
 
 
 def estimate(

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from erase_plugins.artifacts.atomic import atomic_file
+from erase_plugins.engine.precision import autocast
 from erase_plugins.errors import CorruptArtifact, NotFiniteError, RequestError
 
 if TYPE_CHECKING:
@@ -151,8 +152,8 @@ def finished(path: Path) -> int:
 
 
 def precision(device: str) -> Any:
-    """bf16 autocast: on two cores twice as fast as fp32, with no visible loss."""
-    return torch.autocast(device, dtype=torch.bfloat16) if device in ("cpu", "cuda") else nullcontext()
+    """bfloat16 where the device computes in it: twice as fast there, with no visible loss."""
+    return autocast(device) if device in ("cpu", "cuda") else nullcontext()
 
 
 def _trainable(module: nn.Module) -> list[nn.Parameter]:

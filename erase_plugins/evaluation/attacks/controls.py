@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from erase_plugins.engine.context import RunContext
+from erase_plugins.engine.precision import AUTO, FULL, settled
 from erase_plugins.errors import RequestError
 from erase_plugins.evaluation.attacks.rates import DESTROYED, REFERENCE, control_row
 from erase_plugins.evaluation.attacks.reference import open_reference
@@ -83,5 +84,5 @@ def run_context(attack: str, budget: Budget, stage: str, subject: Subject) -> Ru
     device = subject.target.device
     return RunContext(
         attack, budget.seed, device, work=work, resume=True, listeners=(listen,),
-        precision="bfloat16" if device.type == "cuda" else "float32",
+        precision=settled(AUTO, device) if device.type == "cuda" else FULL,
     )  # fmt: skip

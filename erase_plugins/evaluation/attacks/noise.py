@@ -141,6 +141,8 @@ def redraw(subject: Subject, prompts: Sequence[Prompt], pictures: Tensor, level:
     """
     import torch
 
+    from erase_plugins.engine.precision import autocast
+
     try:
         from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting, DPMSolverMultistepScheduler
     except ImportError as error:
@@ -167,7 +169,7 @@ def redraw(subject: Subject, prompts: Sequence[Prompt], pictures: Tensor, level:
         part = prompts[start : start + _BATCH]
         if level is None:
             more["mask_image"] = mask.expand(len(part), -1, -1, -1)
-        with torch.no_grad(), torch.autocast(subject.target.device.type, torch.bfloat16):
+        with torch.no_grad(), autocast(subject.target.device):
             out = pipe(
                 prompt=[item.text for item in part], image=pictures[start : start + _BATCH],
                 num_inference_steps=steps, guidance_scale=subject.guidance, output_type="pt",
