@@ -24,7 +24,7 @@ def computes_half(device: str) -> bool:
     kind = torch.device(device).type
     if kind == "cuda" and torch.version.hip is None and torch.cuda.is_available():
         return torch.cuda.get_device_capability(device)[0] >= _AMPERE
-    told = getattr(torch.cpu, "get_capabilities", dict)() if kind == "cpu" else {}
+    told: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)() if kind == "cpu" else {}
     return told.get("architecture") not in _X86 or any(told.get(name) for name in _INSTRUCTIONS)
 
 
