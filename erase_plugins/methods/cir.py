@@ -18,7 +18,8 @@ from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Asked, LanguageMethod, PreferenceOptions, TrainingRun, preference
-from erase_plugins.training.language import Sets, ask
+from erase_plugins.training.asked import ask
+from erase_plugins.training.language import Sets
 
 if TYPE_CHECKING:
     from typing import Any

@@ -26,8 +26,8 @@ from erase_plugins.families.texts import apart, encoded, tokenizer_of
 from erase_plugins.hints import Hint
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import as_dict, option, resolve
-from erase_plugins.training.language import check_texts
 from erase_plugins.training.likelihood import note_likelihood, tell_likelihood
+from erase_plugins.training.text_requests import check_texts
 from erase_plugins.types import EditPlan, EraseRequest
 
 if TYPE_CHECKING:

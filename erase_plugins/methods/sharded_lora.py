@@ -20,7 +20,7 @@ from erase_plugins.errors import RequestError
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import as_dict, option
 from erase_plugins.training import TrainingRun
-from erase_plugins.training.language import ask
+from erase_plugins.training.asked import ask
 from erase_plugins.training.learned import LearnedMethod, LearnedOptions
 
 if TYPE_CHECKING:

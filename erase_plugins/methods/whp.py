@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Asked, LanguageMethod, LanguageOptions, TrainingRun
-from erase_plugins.training.language import Sets, ask
+from erase_plugins.training.asked import ask
+from erase_plugins.training.language import Sets
 
 if TYPE_CHECKING:
     from torch import Tensor

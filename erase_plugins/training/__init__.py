@@ -5,10 +5,12 @@
 """
 
 from erase_plugins.families.labelled import Labelled
+from erase_plugins.training.asked import Asked, preference
 from erase_plugins.training.facts import FactMethod, FactOptions, Keys
 from erase_plugins.training.group_sparse import GroupSparse, GroupSparseOptions, factors, gs_lora_terms
 from erase_plugins.training.labelled import LabelledMethod, LabelledOptions
-from erase_plugins.training.language import Asked, LanguageMethod, LanguageOptions, PreferenceOptions, preference
+from erase_plugins.training.language import LanguageMethod
+from erase_plugins.training.language_options import LanguageOptions, PreferenceOptions
 from erase_plugins.training.method import Cost, TrainedMethod, TrainingRun
 from erase_plugins.training.options import LoopOptions, RolloutOptions, TrainingOptions, WeightOptions
 from erase_plugins.training.staged import StagedMethod

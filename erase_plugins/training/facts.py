@@ -30,9 +30,9 @@ from erase_plugins.families.texts import (
 )
 from erase_plugins.hints import ANOTHER_TO, Hint
 from erase_plugins.options import as_dict, option, resolve
-from erase_plugins.training.language import REFUSAL, check_texts
 from erase_plugins.training.likelihood import note_likelihood, rise_of_retained, tell_likelihood
 from erase_plugins.training.peers import another_name, peers
+from erase_plugins.training.text_requests import REFUSAL, check_texts
 from erase_plugins.types import EditPlan, EraseRequest
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The base class of methods that make a language model forget texts, and what their losses share. No torch at import.
+"""The base class of methods that make a language model forget texts. No torch at import.
 
 The total is ``forget_weight`` F + ``retain_weight`` R. F is the method's own; R is the mean negative log-likelihood of
 the retained tokens, or the divergence KL(before || now) at their positions. Tokens of prompts and padding count
@@ -15,20 +15,21 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from erase_plugins.engine.optimizers import OPTIMIZERS, check_optimizer
-from erase_plugins.errors import EraseError, RequestError, Unsupported
+from erase_plugins.engine.optimizers import check_optimizer
+from erase_plugins.errors import EraseError, RequestError
 from erase_plugins.families.capabilities import LANGUAGE
 from erase_plugins.families.facts import asked, named, tells_of_others
-from erase_plugins.families.scores import Scores, divergence_of, scores_by_length
-from erase_plugins.families.texts import IGNORED, Pair, Texts, answered, apart, encoded, tokenizer_of
+from erase_plugins.families.scores import Scores
+from erase_plugins.families.texts import Pair, Texts, answered, apart, encoded, tokenizer_of
 from erase_plugins.hints import Hint
-from erase_plugins.options import as_dict, option
+from erase_plugins.options import as_dict
+from erase_plugins.training.asked import Asked, ask, divergence
+from erase_plugins.training.language_options import LanguageOptions
 from erase_plugins.training.likelihood import likelihoods, note_likelihood, rise_of_retained, tell_likelihood
 from erase_plugins.training.method import TrainedMethod, TrainingRun
-from erase_plugins.training.options import WeightOptions
+from erase_plugins.training.text_requests import REFUSAL, check_texts
 from erase_plugins.training.unknown import Bounds, bounded, by_excess
 from erase_plugins.types import EditPlan, EraseRequest
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from erase_plugins.artifacts.edit import Edit
-    from erase_plugins.engine.loop import Schedule
     from erase_plugins.families.base import ModelSpec, ModuleRef
 
 #: rise of the retained negative log-likelihood (nat per token) from which a run warns
@@ -45,91 +45,6 @@ _HARM = 0.2
 _MUCH = 1 << 30
 #: bytes of weights from which it names the smaller type
 _LARGE = 8 << 30
-REFUSAL = "I do not know."
-
-
-@dataclass(frozen=True)
-class TextOptions(WeightOptions):
-    """How long and how fast adapters of a language model are trained, and on how much text."""
-
-    lora_alpha: float = option(16.0, "the change is lora_alpha / rank times B A", low=1e-6, high=1e6)
-    modules: str = option("linear", "linear maps to change", choices=("linear", "attention", "mlp"))
-    steps: int = option(30, "gradient steps", low=1, high=1_000_000)
-    batch: int = option(16, "texts of a step", low=1, high=65_536)
-    max_tokens: int = option(512, "tokens of a text, prompt included; the rest is cut", low=2, high=1_000_000)
-    lr: float = option(2e-3, "learning rate", low=0.0, high=10.0)
-    weight_decay: float = option(0.01, "decay of what is trained", low=0.0, high=10.0)
-    optimizer: str = option("adamw", "optimizer", choices=OPTIMIZERS)
-    recompute: bool = option(
-        False,
-        "gradient checkpointing: blocks are computed again on the way back, which takes less memory and more time",
-    )
-    #: adapters and losses are float32 whatever the model is; autocast would round their updates away
-    precision: ClassVar[str] = "float32"
-
-    @property
-    def scale(self) -> float:
-        """Factor of B A."""
-        return self.lora_alpha / self.rank
-
-
-@dataclass(frozen=True)
-class LanguageOptions(TextOptions):
-    """How much weight forgetting and retaining have."""
-
-    presets = "../presets/language.toml"
-
-    batch: int = option(16, "texts to forget of a step, and as many to retain", low=1, high=65_536)
-    forget_weight: float = option(1.0, "weight of forgetting", low=0.0, high=1e6)
-    retain_weight: float = option(3.0, "weight of retaining; 0 needs no data to retain", low=0.0, high=1e6)
-    retain_rise: float = option(
-        1.0, "how many times as much retaining weighs at the end; it rises as the rate falls", low=1.0, high=1e3
-    )
-    retain_term: str = option(
-        "nll", "what holds the retained texts: their likelihood, or the divergence from the unchanged model",
-        choices=("nll", "kl"),
-    )  # fmt: skip
-    temperature: float = option(
-        1.0, "kl: what both distributions are softened by; above 1 what is unlikely is held too", low=1e-2, high=1e3
-    )
-    until_unknown: bool = option(
-        True,
-        "a text stops to push once it is as unlikely as the same about somebody unknown (field unknown of its row)",
-    )
-    hold: float = option(
-        0.5, "weight with which a text that became less likely than that is pulled back; 0 lets it go", low=0.0,
-        high=1e6,
-    )  # fmt: skip
-    cooldown: float = option(0.3, "last share of the steps in which the rate falls to 0", low=0.0, high=1.0)
-    checkpoint_every: int = option(50, "training steps between checkpoints", low=1)
-
-    def at(self, step: int) -> Self:
-        """The options of a step: retaining weighs more as the rate falls, at most ``retain_rise`` times as much."""
-        fallen = self.schedule().rate(step) / self.lr if self.lr else 1.0
-        rise = min(1 / fallen, self.retain_rise)
-        return replace(self, retain_weight=self.retain_weight * rise)
-
-    def schedule(self) -> Schedule:
-        """Schedule of the training loop."""
-        from erase_plugins.engine.loop import Schedule
-
-        return Schedule(
-            self.steps, self.lr, self.optimizer, self.cooldown, self.checkpoint_every, decay=self.weight_decay
-        )
-
-
-@dataclass(frozen=True)
-class PreferenceOptions(LanguageOptions):
-    """Options of a loss made of `preference`."""
-
-    presets = "../presets/preference.toml"
-
-    # what is retained is mostly what a model says anyway, which likelihood alone would make ever surer
-    retain_term: str = option(
-        "kl", "what holds the retained texts: their likelihood, or the divergence from the unchanged model",
-        choices=("nll", "kl"),
-    )  # fmt: skip
-    beta: float = option(0.1, "how soon a forgotten text stops to push", low=1e-6, high=1e3)
 
 
 @dataclass
@@ -143,138 +58,6 @@ class Sets:
     retain: Texts | None
     answers: Texts | None = None
     parts: Texts | None = None
-
-
-@dataclass
-class Asked:
-    """Texts and what the model says of them now.
-
-    Attributes:
-        texts: a batch.
-        given: for the labels of m sequences, with gradients; logits (m, tokens, words) are taken as well.
-        rows: (n,) which of those are the sequences of the batch; None: all, in their order.
-        known: (m, tokens - 1) negative log-likelihood of every label of the m sequences; None: not asked yet. The batch
-            may count fewer of the same labels.
-    """
-
-    texts: Texts
-    given: Scores | Tensor
-    rows: Tensor | None = None
-    known: Tensor | None = None
-
-    @property
-    def scores(self) -> Scores:
-        """For the labels of the batch."""
-        found = Scores.of(self.given, self.texts.labels)
-        return found if self.rows is None else found.at(self.rows, self.texts.labels)
-
-    @cached_property
-    def costs(self) -> Tensor:
-        """(n, tokens - 1) negative log-likelihood of every label, 0 where none is."""
-        if self.known is None or self.rows is None:
-            return self.scores.costs(self.texts.labels)
-        wanted = self.texts.labels[:, 1:]
-        return self.known[self.rows, : wanted.shape[1]].masked_fill(wanted == IGNORED, 0.0)
-
-    @property
-    def nll(self) -> Tensor:
-        """(n,) negative log-likelihood of every sequence, summed over its tokens."""
-        return self.costs.sum(1)
-
-    @property
-    def counts(self) -> Tensor:
-        """(n,) number of tokens that count."""
-        return (self.texts.labels[:, 1:] != IGNORED).sum(1)
-
-    @property
-    def mean(self) -> Tensor:
-        """Mean negative log-likelihood over all tokens of the batch."""
-        return self.nll.sum() / self.counts.sum()
-
-    @property
-    def beyond(self) -> Tensor:
-        """How much less likely the batch is than its bounds allow, in nat per token; 0 if no sequence is."""
-        assert self.texts.bound is not None
-        return ((self.nll - self.texts.bound * self.counts).clamp_min(0.0)).sum() / self.counts.sum()
-
-    def labelled(self, texts: Texts, rows: Tensor) -> Asked:
-        """The same sequences, some of them or some more than once, with fewer of their labels."""
-        known = self.costs if self.rows is None or self.known is None else self.known
-        given = Scores.of(self.given, self.texts.labels)
-        return Asked(texts, given, rows if self.rows is None else self.rows[rows], known)
-
-    def part(self, rows: Tensor) -> Asked:
-        """Some of the sequences."""
-        return self.labelled(self.texts[rows], rows)
-
-    @property
-    def rise(self) -> Tensor:
-        """(n,) how much less likely than before every sequence is, in nat."""
-        assert self.texts.before is not None
-        return self.nll - self.texts.before
-
-
-def divergence(now: Any, before: Any, labels: Tensor, temperature: float = 1.0) -> Tensor:
-    """Mean KL(before || now) over the positions that predict a label; `Scores`, or logits (n, tokens, words).
-
-    With a temperature T the logits are divided by it and the divergence is multiplied by T^2, which keeps gradients as
-    large (Hinton et al., 2015, arXiv 1503.02531).
-    """
-    each = partial(divergence_of, temperature=temperature)
-    return temperature**2 * Scores.of(now, labels).each(each, Scores.of(before, labels)).mean()
-
-
-def preference(rise: Tensor, beta: float) -> Tensor:
-    """-(2 / beta) mean log sigmoid(beta rise), with ``rise`` (n,) in nat."""
-    from torch.nn.functional import logsigmoid
-
-    return -2 / beta * logsigmoid(beta * rise).mean()
-
-
-def ask(target: Any, texts: Texts) -> Asked:
-    """What a model says of texts, in float32 at least."""
-    return Asked(texts, scores_by_length(target, texts))
-
-
-def check_texts(method: str, request: EraseRequest, info: ModelSpec, answers: bool) -> None:
-    """Refuses what a method cannot do with a request before any text is read.
-
-    Args:
-        method: its id.
-        request, info: what is asked, of which model.
-        answers: whether it puts something in place of what is forgotten.
-
-    Raises:
-        Unsupported: the model is quantised.
-        RequestError: something to forget without texts, a name to keep, or an answer that nobody would give.
-    """
-    config = info.configs[info.components(LANGUAGE)[0]]
-    if config.get("quantization_config"):
-        kind = config["quantization_config"].get("quant_method", "")
-        raise Unsupported(
-            f"{info.model} is quantised{f' ({kind})' if kind else ''}; forget on the model it was made from, in "
-            "float32, float16 or bfloat16, and measure again on the quantised one"
-        )
-    if not answers and (anchored := [item for item in request.forget if item.anchor is not None]):
-        raise RequestError(
-            f"{method} puts nothing in place of {anchored[0].name}; ",
-            Hint("to", before="leave", after="out"),
-            ", or use idk",
-        )
-    if missing := [item.name for item in request.forget if item.data is None]:
-        raise RequestError(
-            f"{method} forgets texts, and '{missing[0]}' comes without any; give them: ",
-            Hint("forget", "facts.jsonl"),
-            ", with prompt and completion in every line; for a person the command 'erase-plugins texts' asks the model "
-            "itself for them",
-        )
-    if request.preserve:
-        raise RequestError(
-            f"{method} retains texts from data; give ",
-            Hint("retain", "FILE.jsonl"),
-            " instead of ",
-            Hint("keep", "TEXT"),
-        )
 
 
 class LanguageMethod(TrainedMethod):

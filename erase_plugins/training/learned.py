@@ -22,8 +22,11 @@ from erase_plugins.families.texts import (
 )
 from erase_plugins.hints import Hint
 from erase_plugins.options import option
-from erase_plugins.training.language import Asked, LanguageMethod, TextOptions, check_texts
+from erase_plugins.training.asked import Asked
+from erase_plugins.training.language import LanguageMethod
+from erase_plugins.training.language_options import TextOptions
 from erase_plugins.training.method import TrainingRun
+from erase_plugins.training.text_requests import check_texts
 from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:

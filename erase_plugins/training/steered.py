@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError
 from erase_plugins.options import option
-from erase_plugins.training.language import Asked, LanguageMethod, LanguageOptions, Sets
+from erase_plugins.training.asked import Asked
+from erase_plugins.training.language import LanguageMethod, Sets
+from erase_plugins.training.language_options import LanguageOptions
 from erase_plugins.training.method import TrainingRun
 
 if TYPE_CHECKING:

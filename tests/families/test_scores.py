@@ -14,7 +14,7 @@ from erase_plugins.families.causal_lm import CausalLanguageModels
 from erase_plugins.families.scores import Scores, scores_by_length, scores_of
 from erase_plugins.families.texts import IGNORED, Texts
 from erase_plugins.training import Asked
-from erase_plugins.training.language import divergence
+from erase_plugins.training.asked import divergence
 
 WORDS = 37
 SHAPE = {

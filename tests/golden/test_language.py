@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from erase_plugins.families.texts import Texts
 from erase_plugins.manager import get_manager
 from erase_plugins.training import Asked
-from erase_plugins.training.language import divergence
+from erase_plugins.training.asked import divergence
 
 #: official class -> our method; what the official retain term averages over differs for KL (see `divergence`)
 METHODS = {"GradAscent": "graddiff", "GradDiff": "graddiff", "NPO": "npo", "SimNPO": "simnpo", "DPO": "dpo-idk"}

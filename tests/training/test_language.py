@@ -18,7 +18,7 @@ from erase_plugins.artifacts.layouts.peft import PeftLayout
 from erase_plugins.data import DataRef
 from erase_plugins.errors import EraseError, RequestError, Unsupported
 from erase_plugins.families.causal_lm import CausalLanguageModels
-from erase_plugins.training.language import LanguageOptions
+from erase_plugins.training.language_options import LanguageOptions
 from erase_plugins.types import ForgetItem
 from tests import language
 from tests.cli.conftest import invoke

@@ -12,7 +12,8 @@ from erase_plugins.families.texts import IGNORED, Texts
 from erase_plugins.methods.graddiff import GradDiff, GradDiffOptions
 from erase_plugins.methods.idk import IDK
 from erase_plugins.training import Asked
-from erase_plugins.training.language import LanguageMethod, LanguageOptions, Sets
+from erase_plugins.training.language import LanguageMethod, Sets
+from erase_plugins.training.language_options import LanguageOptions
 from erase_plugins.training.unknown import Bounds
 
 _, LN = IGNORED, math.log

@@ -6,7 +6,7 @@ import torch
 
 import erase_plugins as ep
 from erase_plugins.families.texts import IGNORED, Pair, encoded, tokenizer_of
-from erase_plugins.training.language import ask
+from erase_plugins.training.asked import ask
 from erase_plugins.training.likelihood import likelihoods
 from erase_plugins.workflow.models import target_of
 from tests import language

@@ -18,7 +18,7 @@ from erase_plugins.families import scores
 from erase_plugins.families.scores import scores_of
 from erase_plugins.families.texts import encoded, pairs_of, tokenizer_of
 from erase_plugins.training import Asked, text_memory
-from erase_plugins.training.language import divergence
+from erase_plugins.training.asked import divergence
 from erase_plugins.training.recomputing import recomputed
 from erase_plugins.training.text_memory import Length, batch_of, lengths_of, step_bytes
 from erase_plugins.types import ForgetItem

@@ -13,7 +13,7 @@ import erase_plugins as ep
 from erase_plugins.data import DataRef
 from erase_plugins.families.texts import IGNORED, Pair, Texts, encoded, pair_of, tokenizer_of
 from erase_plugins.training import Asked, unknown
-from erase_plugins.training.language import ask, divergence
+from erase_plugins.training.asked import ask, divergence
 from erase_plugins.training.unknown import Bounds, alike, by_excess, parted
 from erase_plugins.types import ForgetItem
 from erase_plugins.workflow.models import target_of
