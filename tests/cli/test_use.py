@@ -218,6 +218,11 @@ def test_convert_keeps_the_effect(erase, loaded, pizza_folder, tmp_path):
     assert erase("convert", pizza_folder, "--layout", "kohya", "--out", tmp_path / "a.safetensors").code == 2
 
 
+def test_convert_calls_a_file_by_the_name_that_it_got(erase, loaded, pizza_folder, tmp_path):
+    said = erase("convert", pizza_folder, "--layout", "kohya", "--out", tmp_path / "ohne müll.safetensors").out
+    assert [line.split("  (")[0] for line in said.splitlines()[1:]] == ["  ohne müll.safetensors"]
+
+
 def test_apply_writes_a_checkpoint_that_draws_the_same(erase, pizza_folder, tmp_path, pocket_pipe):
     import torch
 
