@@ -97,6 +97,8 @@ def test_verdict_proposes_commands():
     told = verdict(replace(blind, rows=none), [], "pocket")
     assert told[0] == "not measured", "nothing was seen before, nothing after: that was called good"
     assert "the base model shows nothing of it either" in told[1][0]
+    own = (EvalRow("moved", "at 0.5", 0.1, 0.1, 0.1, 1), EvalRow("moved", "at 1", 0.2, 0.2, 0.2, 1))
+    assert verdict(EvalReport("curve", "pocket", own), [], "pocket") == ("not measured", []), "it was called fair"
     style = SimpleNamespace(manifest=SimpleNamespace(concepts=[Concept("pizza", "style")]))
     many = replace(report(synonym_rate=0.9), erased=("a", "b", "c", "d"))
     line = verdict(many, [style], "pocket")[1][-1]
