@@ -338,7 +338,9 @@ def say_saved(artifact: Any) -> None:
     count = len(artifact.manifest.files)
     say(f"wrote {artifact.path}: {human_bytes(artifact.bytes)} in {count} {'file' if count == 1 else 'files'}")
     for item in artifact.manifest.files:
-        say(f"  {item.name}  ({item.layout}, {human_bytes(item.bytes)})")
+        # a file by itself may have any name, of which its own manifest keeps what is ASCII
+        name = artifact.path.name if artifact.path.is_file() else item.name
+        say(f"  {name}  ({item.layout}, {human_bytes(item.bytes)})")
     for note in artifact.manifest.notes:
         if note.startswith("no ") or " file: " in note:
             say(f"  note: {note}")

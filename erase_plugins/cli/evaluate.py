@@ -98,7 +98,8 @@ def command(
         mark(loaded[0], quality)
     emit({**report.to_dict(), "quality": quality, "advice": advice, "folder": str(folder)})
     show(report)
-    say(f"quality: {quality}; {human_seconds(report.seconds)}; judge {report.judge or 'none'}")
+    judged = f"quality: {quality}; " if advice or quality != NOT_MEASURED else ""
+    say(f"{judged}{human_seconds(report.seconds)}; judge {report.judge or 'none'}")
     for text in (*report.warnings, *advice):
         say(f"  {text}")
     for name, file in report.files.items():
@@ -200,7 +201,7 @@ def _light(metric: str, cells: dict[tuple[str, str], Any]) -> str:
 
 
 def verdict(report: Any, artifacts: list[Any], model: str) -> tuple[str, list[str]]:
-    """good, fair or poor, and what to do about it; "not measured" where the base shows nothing of the concept.
+    """good, fair or poor, and what to do about it; "not measured" where the base has nothing to compare with.
 
     Returns:
         quality, and lines of advice with commands.
@@ -208,6 +209,8 @@ def verdict(report: Any, artifacts: list[Any], model: str) -> tuple[str, list[st
     cells = {(row.metric, row.subject): row for row in report.rows}
     lights = {metric: _light(metric, cells) for metric in {row.metric for row in report.rows}}
     bad = sorted(metric for metric, light in lights.items() if light == "bad")
+    if not any(lights.values()) and ("target_rate", "base") not in cells:
+        return NOT_MEASURED, []  # numbers that nothing is held against, such as those of a suite of somebody's own
     if not bad and (row := cells.get(("target_rate", "base"))) is not None and not row.value:
         return NOT_MEASURED, ["the base model shows nothing of it either: this says nothing about the artifact"]
     if not bad:

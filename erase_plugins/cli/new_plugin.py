@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import click
 
@@ -23,6 +24,9 @@ def command(name: str, kind: str, out: str | None, dry_run: bool) -> None:
     """Write the skeleton of a plugin package: pyproject, one method file, one test."""
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise RequestError(f"plugin name '{name}' must be lower case words joined by '-', for example my-eraser")
+    wanted = Path(out or name)
+    if wanted.is_dir() and any(wanted.iterdir()):  # a plugin written earlier may have been worked on since
+        raise RequestError(f"'{wanted.name}' is not empty, and nothing in it is replaced; choose another --out")
     place = check_output(out or name, True, kind="", dry_run=dry_run)  # an empty folder is as good as none
     if dry_run:
         say(f"would write the plugin {name} to {place}")

@@ -117,7 +117,10 @@ def lines_of(file: str | None) -> list[str]:
         raise RequestError(
             f"--erase-file {Path(file).name} is not UTF-8 text; save it as UTF-8, one concept a line"
         ) from error
-    return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    found = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if not found:
+        raise RequestError(f"--erase-file {Path(file).name} names nothing; write one concept a line")
+    return found
 
 
 def data_items(place: str, kind: str, anchor: str | None = None) -> list[ForgetItem]:

@@ -12,6 +12,7 @@ from erase_plugins.errors import Unsupported
 from erase_plugins.families.importing import without_collections
 from erase_plugins.families.model import ModuleRef
 from erase_plugins.families.naming import MOTION
+from erase_plugins.families.notices import without_notices
 
 
 def module_refs(configs: Mapping[str, Mapping[str, Any]], components: tuple[str, ...]) -> tuple[ModuleRef, ...]:
@@ -29,7 +30,7 @@ def _refs_cached(component: str, config: str) -> tuple[ModuleRef, ...]:
     import torch
     from torch import nn
 
-    with torch.device("meta"):
+    with without_notices(), torch.device("meta"):  # of quantizers, which diffusers imports with its first class
         module = skeleton(component, json.loads(config))
     kinds = {nn.Linear: "linear", nn.Conv2d: "conv", nn.Embedding: "embedding"}
     found = []

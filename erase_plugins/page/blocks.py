@@ -132,7 +132,7 @@ def _own(gr: Any, studio: Studio, told: Any, about: list[Any]) -> None:
         saved = gr.Markdown()
         start.click(told(save), [folder, *about], saved, api_name="save")
     with gr.Tab("Publish"):
-        gr.Markdown("Logged in with `hf auth login`. What was measured and attacked above goes on the page.")
+        gr.Markdown("Log in first with `hf auth login`. What was measured and attacked above goes on the page.")
         with gr.Row():
             repo = gr.Textbox(label="Repository", placeholder="me/no-pizza")
             licence = gr.Textbox(label="Licence", info="That of the base model if empty")

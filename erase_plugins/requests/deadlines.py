@@ -64,7 +64,7 @@ def date(text: str) -> datetime.date:
     try:
         return datetime.datetime.strptime(text, "%Y-%m-%d").date()
     except (ValueError, TypeError) as error:
-        raise RequestError("a date is written as 2026-01-31") from error
+        raise RequestError(f"{text!r} is no date; write one as 2026-01-31") from error
 
 
 def remaining(last: datetime.date, today: datetime.date, answered: bool = False) -> tuple[int, str]:

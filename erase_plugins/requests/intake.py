@@ -162,8 +162,13 @@ def names_in(subjects: Sequence[str], file: str | None) -> list[str]:
         text = Path(file).read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:  # its name may be that of a person
         raise RequestError("there is no file at the path of ", Hint("subject-file")) from error
+    except IsADirectoryError as error:
+        raise RequestError("a folder is at the path of ", Hint("subject-file"), "; give a text file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(
             "the file of ", Hint("subject-file"), " cannot be read as UTF-8 text; one name a line"
         ) from error
-    return [*subjects, *(line.strip() for line in text.splitlines() if line.strip())]
+    names = [line.strip() for line in text.splitlines() if line.strip()]
+    if not names:
+        raise RequestError("the file of ", Hint("subject-file"), " is empty; write one name a line")
+    return [*subjects, *names]

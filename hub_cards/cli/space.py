@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 import sys
 import tempfile
 from contextlib import nullcontext, suppress
@@ -12,6 +11,7 @@ from typing import Any
 
 import click
 
+from erase_plugins.cli.alongside import call
 from erase_plugins.cli.command import check_output, declare, dry_run_option, existing, force_option, quiet_client
 from erase_plugins.cli.console import emit, human_bytes, say
 from hub_cards.cli.pushed import asked, draw, drawing_options, personal_option, requirement_option, show
@@ -82,7 +82,7 @@ def command(
     emit({"schema": 1, "dry_run": dry_run, "folder": str(folder), "files": sorted(files), "repo": repo,
           "pushed": None if done is None else {**done.bundle.to_dict(), "commit": done.commit}})  # fmt: skip
     if local and not dry_run:
-        context.exit(subprocess.call([sys.executable, APP], cwd=folder))
+        context.exit(call([sys.executable, APP], folder))
 
 
 def published_gallery(repo: str) -> Any:

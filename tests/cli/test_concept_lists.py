@@ -36,6 +36,14 @@ def test_an_arrow_names_the_replacement(erase, tmp_path, arrow, to):
     assert (concept["text"], concept["anchor"]) == ("pizza", "hamburger")
 
 
+@pytest.mark.parametrize("command", ["run", "sweep"])
+def test_a_file_that_names_nothing_is_said_to_do_so(erase, tmp_path, command):
+    (tmp_path / FILE).write_text("# wanted\n\n", encoding="utf-8")
+    ran = erase(command, "uce", "--model", "pocket", "--erase-file", tmp_path / FILE, "--out", tmp_path / "a")
+    assert ran.code == 2
+    assert ran.err == f"error: --erase-file {FILE} names nothing; write one concept a line\n"
+
+
 def test_quotes_keep_a_phrase_together(erase, tmp_path):
     ran = erase("run", "uce", "--model", "pocket", "--erase", '"pizza, dog"', "--out", tmp_path / "a", "--dry-run",
                 "--json")  # fmt: skip

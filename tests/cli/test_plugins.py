@@ -164,6 +164,7 @@ def test_new_plugin_writes_a_package_and_never_over_another(erase, tmp_path):
     again = erase("new-plugin", "my-eraser", "--out", tmp_path / "p")
     assert again.code == 2
     assert "choose another --out" in again.err and "--force" not in again.err, "an option that it does not have"
+    assert again.err.startswith("error: 'p' is not empty, and nothing in it is replaced")
     (tmp_path / "empty").mkdir()
     assert erase("new-plugin", "my-eraser", "--out", tmp_path / "empty").code == 0
 

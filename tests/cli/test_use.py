@@ -97,6 +97,8 @@ def test_verdict_proposes_commands():
     told = verdict(replace(blind, rows=none), [], "pocket")
     assert told[0] == "not measured", "nothing was seen before, nothing after: that was called good"
     assert "the base model shows nothing of it either" in told[1][0]
+    own = (EvalRow("moved", "at 0.5", 0.1, 0.1, 0.1, 1), EvalRow("moved", "at 1", 0.2, 0.2, 0.2, 1))
+    assert verdict(EvalReport("curve", "pocket", own), [], "pocket") == ("not measured", []), "it was called fair"
     style = SimpleNamespace(manifest=SimpleNamespace(concepts=[Concept("pizza", "style")]))
     many = replace(report(synonym_rate=0.9), erased=("a", "b", "c", "d"))
     line = verdict(many, [style], "pocket")[1][-1]
@@ -216,6 +218,11 @@ def test_convert_keeps_the_effect(erase, loaded, pizza_folder, tmp_path):
         assert key == other
         assert (one.dense() - two.dense()).abs().max() < 1e-6
     assert erase("convert", pizza_folder, "--layout", "kohya", "--out", tmp_path / "a.safetensors").code == 2
+
+
+def test_convert_calls_a_file_by_the_name_that_it_got(erase, loaded, pizza_folder, tmp_path):
+    said = erase("convert", pizza_folder, "--layout", "kohya", "--out", tmp_path / "ohne müll.safetensors").out
+    assert [line.split("  (")[0] for line in said.splitlines()[1:]] == ["  ohne müll.safetensors"]
 
 
 def test_apply_writes_a_checkpoint_that_draws_the_same(erase, pizza_folder, tmp_path, pocket_pipe):

@@ -46,8 +46,9 @@ def test_pocket_opens_without_a_word(code):
     [
         "import erase_plugins as ep; assert ep.load('pocket').unet is not None",
         "import erase_plugins as ep; assert ep.plan('pocket-classifier', ['owl'], 'gs-lora', kind='class').modules",
+        "import erase_plugins as ep; assert ep.plan('pocket', ['pizza'], 'uce').modules",
     ],
-    ids=["load", "plan of a classifier"],
+    ids=["load", "plan of a classifier", "plan of pictures"],
 )
 def test_quantizers_that_are_installed_say_nothing_either(code):
     pytest.importorskip("torchao", reason="torchao comes with the extra test")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 from pathlib import Path
 
 from tests.cli.conftest import erase  # noqa: F401
@@ -18,7 +17,7 @@ def test_it_runs_what_it_wrote(pizza, erase, plugin, tmp_path, monkeypatch):  # 
         return 7
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(subprocess, "call", call)
+    monkeypatch.setattr("hub_cards.cli.space.call", call)
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *more: None if name == "gradio" else real(name, *more)
     )

@@ -6,6 +6,7 @@ import datetime
 
 import pytest
 
+from erase_plugins.errors import RequestError
 from erase_plugins.requests.deadlines import date, due, remaining, rule_of
 
 
@@ -55,3 +56,8 @@ def test_an_extension_is_announced_in_time_and_once(tmp_path):
         decide(desk, fresh, "extend", "complexity")
     with pytest.raises(RequestError, match="choose one of complexity, number-of-requests"):
         decide(desk, fresh, "extend", "no time")
+
+
+def test_what_is_no_date_is_named():
+    with pytest.raises(RequestError, match=r"^'31\.01\.2026' is no date; write one as 2026-01-31$"):
+        date("31.01.2026")

@@ -76,6 +76,11 @@ def test_a_file_of_names_that_is_not_there_is_told_from_one_that_is_no_text(tmp_
     (tmp_path / "who.txt").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(RequestError, match="cannot be read as UTF-8"):
         names_in([], str(tmp_path / "who.txt"))
+    with pytest.raises(RequestError, match="a folder is at the path"):
+        names_in([], str(tmp_path))
+    (tmp_path / "who.txt").write_text("\n  \n")
+    with pytest.raises(RequestError, match="is empty; write one name a line"):
+        names_in([], str(tmp_path / "who.txt"))
 
 
 def test_the_next_step_can_be_pasted_where_paths_have_spaces_and_the_key_lies_elsewhere(erase, tmp_path):  # noqa: F811
