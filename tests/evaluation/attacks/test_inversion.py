@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -177,28 +176,3 @@ def test_a_hidden_concept_is_found_on_pocket(pocket_pipe, pocket_target, monkeyp
     rates = {row.subject: row.value for row in found.rows}
     assert rates["base"] >= 0.8 and rates["plain name"] == 0.0
     assert rates["learned token"] >= 0.6
-
-
-@pytest.mark.full
-@pytest.mark.parametrize(
-    ("reference", "low", "high"),
-    [("pocket", 0.8, 1.0), ("tests/pocket/reference", 0.0, 0.1)],
-    ids=["knows", "never saw"],
-)
-def test_what_a_model_knows_is_found_and_what_it_never_saw_is_not_taught(
-    pocket_pipe, pocket_target, monkeypatch, reference, low, high
-):
-    """The same attack on models of which it is known: the unedited one, and one that was trained without the concept."""
-    original, root = inversion._Run._train, Path(__file__).resolve().parents[3]
-
-    def short(self, victim, taught, steps):
-        return original(self, victim, taught, steps and (60 if victim.name == "reference" else 1))
-
-    monkeypatch.setattr(inversion._Run, "_train", short)
-    attack = ConceptInversion()
-    subject = open_subject(pocket_pipe, [ep.erase(pocket_target, "pizza", "uce")], attack, steps=6)
-    place = str(root / reference) if "/" in reference else reference
-    settings = {"steps": 1, "batch": 4, "pictures": 6, "early": "false", "reference": place}
-    found = run_attack(attack, lambda: subject, 10 * inversion._SETS, settings=settings)
-    rates = {row.subject: row.value for row in found.rows}
-    assert low * rates["base"] <= rates["control: reference model"] <= high
