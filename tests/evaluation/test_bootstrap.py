@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 
 import pytest
 
@@ -46,6 +47,16 @@ def test_the_interval_of_a_difference_has_them_too() -> None:
     assert mean == -0.25
     assert low == pytest.approx(-binomial_quantile(400, 0.25, 0.975), abs=0.003)
     assert high == pytest.approx(-binomial_quantile(400, 0.25, 0.025), abs=0.003)
+
+
+def test_nineteen_of_twenty_intervals_hold_the_truth() -> None:
+    """500 measurements of a share that is known: as many intervals without it as chance allows, 1 in 20."""
+    draw, share, count = random.Random(7), 0.3, 100
+    inside = 0
+    for number in range(500):
+        _, low, high = mean_interval([int(draw.random() < share) for _ in range(count)], number)
+        inside += low <= share <= high
+    assert 0.93 <= inside / 500 <= 0.97
 
 
 def test_a_difference_that_all_pictures_share_is_not_certain() -> None:

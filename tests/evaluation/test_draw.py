@@ -85,3 +85,11 @@ def test_a_safety_checker_does_not_hide_what_is_measured():
     assert pipe.safety_checker is checker
     assert dict(pipe.config) == config
     assert not ep.generate(pipe, "a cat", seeds=1, steps=2).any(), "who draws for others keeps the checker"
+
+
+def test_a_picture_is_the_same_whatever_is_drawn_beside_it():
+    pipe = tiny_sd1()
+    prompts, seeds = [f"a {name}" for name in ("cat", "dog", "pizza", "owl")] * 2, list(range(8))
+    together, alone = (draw(pipe, prompts, seeds, steps=3, batch=count, fast=False) for count in (8, 1))
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
+    assert float((together[0] - together[4]).abs().max()) > 1e-3  # of another seed it is another one

@@ -274,3 +274,47 @@ def test_learning_anew_leaves_nothing_that_was_not_published(tmp_path):
     assert head.certificate()["rho_adaptive"] == pytest.approx(told)
     assert head.certificate()["rho_non_adaptive"] == 0.0
     assert head.account().steps == 10
+
+
+def test_a_frozen_head_is_part_of_every_step_and_of_the_objective():
+    """Logits are W r + those of the frozen head; equation by equation, without noise."""
+    draw = np.random.default_rng(9)
+    rows, y = draw.normal(size=(12, 4)), draw.integers(0, 3, 12).astype(float)
+    offset, w = draw.normal(size=(3, 12)) * 2, draw.normal(size=(3, 4))
+    schedule = Schedule(Loss("softmax"), 0.1, 0.5, 0.0, 15)
+    plain, total = w.copy(), schedule.lam / 2 * (w**2).sum()
+    for number, (row, label) in enumerate(zip(rows, y, strict=True)):
+        total -= (
+            np.log(np.exp(w @ row + offset[:, number])[int(label)] / np.exp(w @ row + offset[:, number]).sum()) / 15
+        )
+    assert objective(w, rows, y, schedule, offset) == pytest.approx(total, abs=1e-12)
+    for _ in range(3):
+        gradient = schedule.lam * plain
+        for number, (row, label) in enumerate(zip(rows, y, strict=True)):
+            p = np.exp(plain @ row + offset[:, number])
+            p /= p.sum()
+            p[int(label)] -= 1
+            gradient = gradient + np.outer(p, row) / schedule.n
+        plain -= schedule.eta * gradient
+    assert descend(w, rows, y, schedule, 3, Silence(), offset) == pytest.approx(plain, abs=1e-12)
+
+
+@pytest.mark.parametrize(("loss", "outputs", "top"), [("softmax", 3, 2), ("logistic", 1, 1)])
+def test_labels_count_from_0_to_one_less_than_there_are_classes(loss, outputs, top):
+    good = np.arange(top + 1)
+    assert (Loss(loss).check_targets(good, outputs) == good).all()
+    for bad in (top + 1, -1, 0.5):
+        with pytest.raises(RequestError, match=rf"of row 1 is not one of 0 \.\.\. {top}"):
+            Loss(loss).check_targets(np.array([0, bad]), outputs)
+
+
+def test_a_frozen_head_is_divided_as_the_rows_are():
+    """Raw features times the given head are rows, divided by the scale, times the kept one; the bias row stays."""
+    from erase_plugins.records.intake import empty_state
+
+    start = np.random.default_rng(3).normal(size=(2, 4))
+    opened = {"dim": 3, "bias": True, "rank": 2, "outputs": 2, "scale": 4.0}
+    state, _ = empty_state(opened, np.eye(4)[:2], start)
+    raw = np.array([1.0, -2.0, 0.5])
+    row = np.append(raw / 4.0, 1.0)
+    assert state.start @ row == pytest.approx(start @ np.append(raw, 1.0))

@@ -11,7 +11,7 @@ import pytest
 
 from erase_plugins.artifacts import chain
 from erase_plugins.errors import ArtifactError, CorruptArtifact
-from erase_plugins.records.certificate import CERTIFICATE, LEDGER, to_json, verify
+from erase_plugins.records.certificate import CERTIFICATE, LEDGER, certificate, to_json, verify
 from erase_plugins.records.ledger import Account, replay
 from erase_plugins.records.release import write_release
 from erase_plugins.records.store import Records
@@ -345,6 +345,19 @@ def test_the_adaptive_bound_sums_over_releases_and_the_other_one_does_not():
     # deleted right after a release: everything later is a function of what was seen
     assert account.costs(second)[0] == pytest.approx(seg(learned) / 4, rel=1e-12)
     assert account.costs(account.lives[IDS[2]])[0] == pytest.approx(seg(learned) + seg(STEPS), rel=1e-12)
+
+
+def test_the_certificate_speaks_of_the_worst_of_those_that_went_and_of_those_that_are_there():
+    new = "r0000000000000099"
+    account = account_of(
+        [release(1), edit([IDS[1]], [new]), release(2), edit([IDS[0]]), release(3), edit(added=["r0000000000000098"])]
+    )
+    found, costs = certificate(account), lambda name: account.costs(account.lives[name])[0]
+    assert costs(IDS[0]) > costs(IDS[1]) > 0
+    assert found["rho_adaptive"] == costs(IDS[0])
+    assert [item["id"] for item in found["records"]] == [IDS[1], IDS[0]]
+    assert costs(IDS[2]) > costs(new) > costs("r0000000000000098") == 0
+    assert (found["existing"]["records"], found["existing"]["rho"]) == (3, costs(IDS[2]))
 
 
 def test_steps_that_nobody_saw_count_once():

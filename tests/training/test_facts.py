@@ -364,6 +364,88 @@ def test_protected_keys_count_with_their_weight(folder, data, monkeypatch):
     assert torch.allclose(kept[9.0], 3 * kept[1.0], rtol=1e-6)
 
 
+def test_what_a_model_says_of_a_protected_subject_counts_with_the_same_weight(folder, data, monkeypatch):
+    from erase_plugins.methods.rome import ROME
+
+    C = {weight: spread_over(folder, data, monkeypatch, ROME(), protect=weight)[1][0].C for weight in (0.0, 1.0, 9.0)}
+    assert float((C[1.0] - C[0.0]).abs().max()) > 0
+    assert torch.allclose(C[9.0] - C[0.0], 9 * (C[1.0] - C[0.0]), rtol=1e-5, atol=1e-9)
+
+
+def test_keys_of_what_stands_around_a_subject_begin_at_its_last_token(folder, data, monkeypatch):
+    from erase_plugins.engine import fact_editing
+
+    given, found = fact_editing.ordinary_keys, []
+
+    def kept(model, refs, texts, skip=()):
+        found.append([words.decode(text[start]) for text, start in zip(texts, skip, strict=False)])
+        return given(model, refs, texts, skip)
+
+    words = language.tokenizer()
+    monkeypatch.setattr(fact_editing, "ordinary_keys", kept)
+    ep.erase(str(folder), [item(data[0])], "memit", keep=[DataRef(str(data[1]))],
+             options={**CHEAP, "value_steps": 2, "peers": 0})  # fmt: skip
+    assert found == [[], list(language.RETAIN)]
+
+
+def test_a_prompt_may_be_as_long_as_the_model_reads_with_its_answer_and_a_beginning(monkeypatch):
+    from types import SimpleNamespace
+
+    from erase_plugins.families.texts import Fact
+    from erase_plugins.methods.memit import MEMIT
+    from erase_plugins.training import facts
+
+    target = SimpleNamespace(info=SimpleNamespace(model="m"))
+    fact = Fact((1,), (2, 3, 4), 1, (5, 6), "row 1")
+    for prefixes, need in ((0, 6), (2, 10)):
+        options = SimpleNamespace(prefix_tokens=4, prefixes=prefixes)
+        monkeypatch.setattr(facts, "_limit", lambda _target, need=need: need)
+        MEMIT()._check_length(target, [fact], options)
+        monkeypatch.setattr(facts, "_limit", lambda _target, need=need: need - 1)
+        with pytest.raises(RequestError, match=f"row 1 needs {need} tokens and m reads {need - 1}"):
+            MEMIT()._check_length(target, [fact], options)
+
+
+@pytest.mark.parametrize(("start", "chat", "count"), [((1,), "", 3), ((1,), "x", 3), ((), "", 3), ((), "x", 1)])
+def test_nothing_stands_in_front_of_the_turn_of_a_chat(start, chat, count):
+    from types import SimpleNamespace
+
+    from erase_plugins.families.texts import Fact
+    from erase_plugins.methods.memit import MEMIT
+
+    tokenizer = SimpleNamespace(bos_token_id=1, eos_token_id=2, chat_template=chat)
+    sample = lambda first, length, generator: torch.arange(len(first) * (length + 1)).view(len(first), -1)  # noqa: E731
+    info = SimpleNamespace(components=lambda role: ("model",), configs={"model": {"max_position_embeddings": 9}})
+    target = SimpleNamespace(language=SimpleNamespace(tokenizer=tokenizer, sample=sample), info=info)
+    options = SimpleNamespace(statistics_tokens=20, prefix_tokens=2, prefixes=2)
+    ctx = SimpleNamespace(generator=lambda name: None)
+    texts, front = MEMIT()._ordinary(target, ctx, options, [Fact(start, (2,), 0, (3,), "row")], None)
+    assert [len(text) for text in texts] == [9, 9, 9]
+    assert front == [(), (1, 2), (10, 11)][:count]
+
+
+@pytest.mark.parametrize(
+    ("after", "retained", "told"),
+    [(1.1, 1.2, []), (1.0, 1.2, ["as likely as before"]), (1.1, 1.21, ["less likely by 0.21 nat"])],
+)
+def test_what_an_edit_did_not_do_or_did_too_much_is_told(after, retained, told):
+    from types import SimpleNamespace
+
+    from erase_plugins.methods.memit import MEMIT
+
+    warned = []
+    numbers = {
+        "forget_nll_before": 1.0,
+        "forget_nll_after": after,
+        "retain_nll_before": 1.0,
+        "retain_nll_after": retained,
+    }
+    numbers |= {f"answer_probability_{when}": 0.1 for when in ("before", "after")}
+    MEMIT()._tell(SimpleNamespace(numbers=numbers, note=lambda text: None, warn=warned.append), 0.1, 0.2)
+    assert len(warned) == len(told)
+    assert all(part in text for part, text in zip(told, warned, strict=True))
+
+
 @pytest.mark.parametrize(("method", "mean"), [("rome", 5.0), ("memit", 4.0), ("alphaedit", 4.0)])
 def test_the_mean_of_a_key_over_beginnings(monkeypatch, method, mean):
     """Plain 1, behind beginnings 4 and 10. ROME: the mean of all three. MEMIT's code takes means by the length of the

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
+
+import pytest
 import torch
 
 import erase_plugins as ep
 from erase_plugins.families.texts import IGNORED, Pair, encoded, tokenizer_of
+from erase_plugins.training import likelihood
 from erase_plugins.training.asked import ask
 from erase_plugins.training.likelihood import likelihoods
 from erase_plugins.workflow.models import target_of
@@ -37,3 +42,18 @@ def test_a_text_in_which_nothing_counts_costs_nothing_and_changes_no_other(tmp_p
     torch.testing.assert_close(nll[[0, 2, 3]], before[[0, 2, 3]])
     texts.labels[:] = IGNORED
     assert not likelihoods(target, texts, 4)[0].any()
+
+
+def test_what_is_noted_of_texts_by_hand(monkeypatch):
+    """One token that is certain, and two of 1/4 each: 2 ln 4 over three tokens, and a mean of 1 and 1/4."""
+    found = torch.tensor([0.0, 2 * math.log(4)]), torch.tensor([1, 2])
+    monkeypatch.setattr(likelihood, "likelihoods", lambda *given: found)
+    ctx = SimpleNamespace(numbers={})
+    likelihood.note_likelihood(None, ctx, "forget", "after", None, 4)  # type: ignore[arg-type]
+    assert ctx.numbers == {
+        "forget_nll_after": pytest.approx(2 * math.log(4) / 3), "forget_probability_after": pytest.approx(0.625),
+    }  # fmt: skip
+    assert (
+        likelihood.rise_of_retained(SimpleNamespace(numbers={"retain_nll_before": 1.0, "retain_nll_after": 1.5})) == 0.5
+    )
+    assert likelihood.rise_of_retained(ctx) == 0.0

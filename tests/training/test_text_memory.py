@@ -16,7 +16,7 @@ from erase_plugins.engine.adapters import Adapters
 from erase_plugins.engine.fact_editing import block_of
 from erase_plugins.families import scores
 from erase_plugins.families.scores import scores_of
-from erase_plugins.families.texts import encoded, pairs_of, tokenizer_of
+from erase_plugins.families.texts import Pair, encoded, pairs_of, tokenizer_of
 from erase_plugins.training import Asked, text_memory
 from erase_plugins.training.asked import divergence
 from erase_plugins.training.recomputing import recomputed
@@ -82,6 +82,20 @@ def test_lengths_are_those_of_the_tokens_that_are_trained_on(tmp_path):
     assert all(part.tokens <= 8 for part in lengths_of(request, pairs, 8))
     elsewhere = lengths_of(build_request("nowhere", "npo", list(request.forget)), pairs, 64)  # no tokenizer at hand
     assert sum(part.tokens for part in elsewhere) == pytest.approx(float(texts.mask.sum()), rel=0.6)
+
+
+def test_of_many_rows_evenly_spread_ones_are_read_and_what_is_cut_does_not_count(tmp_path, monkeypatch):
+    """Answers of 1 to 10 words behind a prompt of as many tokens as it has; the words are one token each."""
+    folder = language.trained(tmp_path / "model", steps=0)
+    request = build_request(str(folder), "npo", [ForgetItem("x")])
+    pairs = [Pair("", " ".join(["Harbin"] * count), "row") for count in range(1, 11)]
+    every = lengths_of(request, pairs, 64)
+    assert [part.counted - every[0].counted for part in every] == list(range(10))
+    monkeypatch.setattr(text_memory, "_ROWS", 4)
+    assert lengths_of(request, pairs, 64) == every[::3]
+    front = every[0].tokens - every[0].counted
+    assert lengths_of(request, pairs[-1:], front + 2) == [Length(front + 2, 2)]
+    assert lengths_of(request, [], 40) == [Length(40, 40)]
 
 
 @pytest.mark.parametrize("method", ["npo", "idk", "rmu", "sharded-lora"])

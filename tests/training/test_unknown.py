@@ -212,6 +212,35 @@ def test_the_bound_is_the_cost_of_the_stranger_or_what_a_text_cost_already(folde
     assert run.ctx.numbers["unknown_probability"] == pytest.approx(sum(likely) / 2, rel=1e-5)
 
 
+def test_what_has_no_stranger_has_no_bound_and_what_is_not_there_never_pushes(folder):
+    """Two texts, one with a stranger in which everything repeats: nothing new, so nothing of that part may push."""
+    model = target_of(ep.load(str(folder)))
+    tokenizer = tokenizer_of(model)
+    own, stranger = (Pair(f"{name} was born", f"{name} was born", "row") for name in ("Zorvane", "not"))
+    gone = [replace(own, unknown=stranger), Pair("Harbin was", "Harbin was born", "row")]
+    texts, run = encoded(model, tokenizer, gone, 64), run_of(model)
+    found = unknown.bounded(run, texts, gone, (None, ()), lambda part: ask(model, part))
+    again, free, empty, new = found.bound.tolist()
+    assert 0 < again < math.inf
+    assert (free, empty, new) == (math.inf, 0.0, math.inf)
+    assert run.ctx.numbers["unknown_share"] == 0.5
+    assert unknown.bounded(run, texts, gone[1:], (None, ()), lambda part: pytest.fail("asked for nothing")) is None
+
+
+def test_rarity_and_how_far_it_is_apart_by_hand():
+    """A shorter list lacks what is frequent: the missing token counts as the most frequent of both."""
+    assert unknown._apart([0.5, 2.0], [0.5]) == 0.0
+    assert unknown._apart([], [1.0, 2.0]) == 1.0
+    assert unknown._apart([1.0, 4.0], [2.0, 2.0]) == 3.0
+    assert unknown._apart([], []) == 0.0
+    labels = torch.tensor([[IGNORED, 7, 8, 7]])
+    texts = Texts(labels.clamp_min(1), labels, torch.ones_like(labels))
+    said = [[(-1, 1), (-1, 7), (-1, 8), (0, 7)]]
+    ((new, again),) = unknown._rarity(texts, said, {(-1, 7): 9, (0, 7): 1})
+    assert new == pytest.approx([0.0, math.log(10)])
+    assert again == pytest.approx([math.log(2)])
+
+
 def test_a_softened_divergence_by_hand():
     before, now = torch.zeros(1, 2, 2), torch.zeros(1, 2, 2)
     before[0, 0, 0] = 2 * math.log(3)  # 3/4 and 1/4 at temperature 2

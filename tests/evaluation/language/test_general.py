@@ -73,6 +73,14 @@ def test_it_is_asked_with_the_edit_off_and_on(edited, harness):
     assert (tasks, model.batch, more["limit"], more["num_fewshot"]) == (["piqa", "sciq"], 3, 20, 1)
 
 
+def test_no_limit_asks_everything_and_every_draw_has_the_seed(edited, harness):
+    folder, made = edited
+    ep.evaluate(str(folder), made, "lm-eval", settings={"tasks": "piqa", "limit": 0}, seed=5)
+    for _, _, more in harness:
+        assert more["limit"] is None
+        assert {value for name, value in more.items() if name.endswith("_seed")} == {5}
+
+
 def test_what_goes_wrong_is_one_line(edited, harness):
     folder, made = edited
     with pytest.raises(EraseError, match="could not ask nowhere: no such task; look at the names") as told:

@@ -9,7 +9,7 @@ from erase_plugins.families.sentences import windows
 from erase_plugins.methods.guards.embedding import threshold
 from erase_plugins.methods.guards.sld import LEVELS
 from erase_plugins.runtime.guardrails import safree
-from erase_plugins.runtime.guardrails.steering import SafetySettings, safety, weights
+from erase_plugins.runtime.guardrails.steering import SafeLatentDiffusion, SafetySettings, safety, weights
 
 SETTINGS = {name: SafetySettings(int(values[0]), *values[1:]) for name, values in LEVELS.items()}
 
@@ -117,3 +117,14 @@ def test_cleaned_rows_stand_behind_the_empty_prompts_up_to_the_last_step_of_each
     assert passed(2) == [5, 1]
     guard.strength = 0.0
     assert passed(2) is None
+
+
+def test_steps_of_the_warm_up_are_plain_and_the_momentum_builds_up():
+    """One picture: rows u, x, s. Steered from step 2 on, with what the two steps before it added up to."""
+    guard = object.__new__(SafeLatentDiffusion)
+    guard.settings, guard.strength = SafetySettings(2, 1000.0, 0.5, 0.5, 0.25), 1.0
+    guard.rows, guard.step, guard.nu = 1, 0, None
+    made = torch.tensor([[1.0], [0.0], [3.0]])  # d = -3: mu = 1, gamma = 2 + 0.5 nu
+    passed = [guard._steer(None, (), (made,))[0].flatten().tolist() for _ in range(3)]
+    # nu after the first step: 0.75 * 2; after the second: 0.25 * 1.5 + 0.75 * (2 + 0.75)
+    assert passed == [[1.0, 0.0], [1.0, 0.0], [1.0, pytest.approx(-(2 + 0.5 * (0.25 * 1.5 + 0.75 * 2.75)))]]
