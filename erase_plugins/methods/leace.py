@@ -87,6 +87,7 @@ class LEACE:
     kinds = frozenset({"object", "behaviour", "dataset"})
     produces = frozenset({"lowrank"})
     reads_data = True
+    half_weights: ClassVar[bool] = True  # what is solved for are inputs; a language model is loaded as its files are
     Options = LeaceOptions
     contract_options: ClassVar[dict[str, Any]] = {}
 

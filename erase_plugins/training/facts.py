@@ -115,6 +115,7 @@ class FactMethod(ABC):
     kinds: frozenset[str] = frozenset({"fact", "person", "object"})
     produces: frozenset[str] = frozenset({"lowrank"})
     reads_data = True
+    half_weights: ClassVar[bool] = True  # keys and values are solved for in float64, and no weight takes part
     Options: type = FactOptions
     contract_options: ClassVar[dict[str, Any]] = {"value_steps": 3, "statistics_tokens": 64}
     #: share of the blocks in front of the first and behind the last changed one, for layers=auto
