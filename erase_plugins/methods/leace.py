@@ -107,7 +107,7 @@ class LEACE:
             request=request, options=as_dict(options), modules=tuple(map(place, refs)), steps=len(refs),
             seconds=seconds_of(work + sum(float(ref.shape[1]) ** 3 for ref in refs), request.device, info.refs),
             memory_bytes=8 * 2 * max(ref.shape[1] for ref in refs) ** 2,
-            file_bytes=4 * sum(sum(ref.shape) for ref in refs),
+            file_bytes=4 * sum(sum(ref.shape) for ref in refs), produces=("lowrank",),
         )  # fmt: skip
 
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:

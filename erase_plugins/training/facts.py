@@ -152,7 +152,7 @@ class FactMethod(ABC):
             memory_bytes=8 * len(refs) * (3 * width**2 + options.statistics_tokens * width)
             + step_bytes(info, refs[-1:], [batch_of(rows, len(rows))], max(row.tokens for row in rows),
                          dtype=request.dtype, again=False, scored=True),
-            notes=notes,
+            notes=notes, produces=("lowrank",),
         )  # fmt: skip
 
     def _rows(self, request: EraseRequest, options: Any) -> list[Length]:
