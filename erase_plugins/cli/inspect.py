@@ -37,10 +37,12 @@ def command(paths: tuple[str, ...], base: str | None) -> None:
         except EraseError as error:
             rows.append({"path": place.name, "kind": "unreadable", "problem": sentence_of(error)})
     emit({"schema": 1, "items": rows})
-    facts = [{**row, "size": human_bytes(row["bytes"]) if "bytes" in row else ""} for row in rows]
-    columns = ("path", "kind", "family", "erased", "method", "size", "fits", "problem")
-    columns = tuple(name for name in columns if any(row.get(name) not in (None, "", []) for row in facts))
-    table("", columns, ([_cell(row.get(name, "")) for name in columns] for row in facts), ("size",))
+    shown = [{**row, "size": human_bytes(row["bytes"]) if "bytes" in row else ""} for row in rows]
+    columns = [
+        name for name in ("path", "kind", "family", "erased", "method", "size", "fits", "problem")
+        if any(row.get(name) not in (None, "", []) for row in shown)
+    ]  # fmt: skip
+    table("", columns, ([_cell(row.get(name, "")) for name in columns] for row in shown), ("size",))
 
 
 def look(place: Path, target: Any = None) -> dict[str, Any]:
