@@ -270,7 +270,7 @@ def of_method(method: str, family: str, dtype: str) -> dict[str, Any]:
     beyond = max(row["beyond GiB"], looked + _factors(refs, rank) / GIB)
     whole = row["weights GiB"] + beyond + (others + stored) / GIB
     return {"method": method, **row, "samples of a step": cost.batch, "looking GiB": looked, "whole GiB": whole,
-            "plan GiB": plan.memory_bytes / GIB}  # fmt: skip
+            "plan GiB": row["weights GiB"] + (others + plan.memory_bytes) / GIB}  # fmt: skip
 
 
 #: values of the published text encoders and autoencoders

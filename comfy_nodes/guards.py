@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from erase_plugins.errors import CorruptArtifact, RunRefused, Unsupported
+from erase_plugins.errors import Blocked, CorruptArtifact, Unsupported
 
 #: whether a node of ours encodes right now
 _OWN: ContextVar[bool] = ContextVar("erase_plugins_own_texts", default=False)
@@ -44,18 +44,22 @@ class Watch:
 
     policy: Any
     seer: Any
+    name: str = ""
 
     def passed(self, text: str) -> str:
         """The text, or the empty one where a hit is drawn as that.
 
         Raises:
-            RunRefused: a hit that is blocked.
+            Blocked: a hit that is blocked.
         """
         verdict = self.seer.check(text)
         if not verdict.hit:
             return text
         if self.policy["action"] == "block":
-            raise RunRefused(f"{self.policy['message']} ({verdict.reason})")
+            raise Blocked(
+                f"{self.policy['message']} (the guard '{self.name}' blocks this prompt, {verdict.reason}; write "
+                "another one, or take a guard made with action=empty, which draws the empty prompt in its place)"
+            )
         if self.policy["action"] == "empty":
             return ""
         logging.getLogger("erase_plugins").warning("a guard was hit: %s", verdict.reason)
@@ -79,6 +83,19 @@ class GuardedTokenizer:
             for watch in self.watches:
                 text = [watch.passed(part) for part in text] if isinstance(text, list) else watch.passed(text)
         return self.plain.tokenize_with_weights(text, *arguments, **options)
+
+
+def check_measurable(artifact: Any) -> None:
+    """Refuses to measure guards in a graph: what nodes of ours encode is not shown to them.
+
+    Raises:
+        Unsupported: says where they are measured.
+    """
+    if artifact.manifest.guards:
+        raise Unsupported(
+            f"'{artifact.manifest.name}' is a guard, which stands in front of prompts and not of what this node draws, "
+            "so nothing of it would be seen here; measure it with the command 'erase-plugins evaluate'"
+        )
 
 
 def guarded(clip: Any, artifact: Any, target: Any, any_base: bool) -> tuple[Any, list[str]]:
@@ -111,7 +128,7 @@ def guarded(clip: Any, artifact: Any, target: Any, any_base: bool) -> tuple[Any,
             if clip is None:
                 raise Unsupported(f"the guard '{kind}' looks at prompts; connect the CLIP of this model")
             check_stage(artifact.manifest, stage, target, any_base)
-            watches.append(Watch(policy, looker(policy, stage, target, b"")))
+            watches.append(Watch(policy, looker(policy, stage, target, b""), artifact.manifest.name))
             lines.append(
                 f"guard of {policy['concept']} ({kind}, {policy['action']}): looks at every text that the CLIP behind "
                 "this node encodes; give negative prompts the CLIP in front of it. Nothing is removed from the weights"

@@ -86,7 +86,7 @@ class Job:
             )  # fmt: skip
             ready = make_plan(request, None if target is None else target.info)
             if target is None:
-                target = as_target(name, device=host.device())
+                target = as_target(name, dtype=ready.request.dtype, device=host.device())
                 draw = Drawing(target, self.concepts[0].text, pipeline_decoder(target.pipe))
             else:
                 draw = Drawing(target, self.concepts[0].text, decoder(model, vae))

@@ -21,6 +21,7 @@ from erase_plugins.types import AttackReport, EvalReport
 from erase_plugins.workflow.measure import pick_judge
 
 from . import host
+from .guards import check_measurable
 from .stacking import put_on
 from .target import ComfyTarget
 from .targets import target_of
@@ -117,6 +118,7 @@ def graph_subject(
     model: Any, clip: Any, vae: Any, artifact: Any, erased: Sequence[str], **settings: Any
 ) -> GraphSubject:
     """What is measured or attacked; see `run_suite`."""
+    check_measurable(artifact)
     target = target_of(model, clip)
     names = list(erased or artifact.manifest.erased)
     return GraphSubject(

@@ -19,7 +19,7 @@ from .targets import target_of
 
 @dataclass(frozen=True)
 class Stacked:
-    """Clones with all layers, the stack as one artifact, and a line about each layer."""
+    """Clones with all layers, the stack as one artifact, and a line about each layer and what was not compared."""
 
     model: Any
     clip: Any
@@ -56,8 +56,11 @@ def put_on(
         BaseMismatch, ArtifactError, Unsupported, RequestError: nothing was changed.
     """
     target = target_of(model, clip)
-    for entry in stack.entries:
-        check_fits(entry.artifact, target, any_base)
+    lines = [
+        f"{entry.artifact.name}: {text}"
+        for entry in stack.entries
+        for text in (*check_fits(entry.artifact, target, any_base), *_left_out(entry.artifact))
+    ]
     if encode is None:
         encode = effective and clip is not None and text_changed(clip)
 
@@ -66,7 +69,6 @@ def put_on(
 
     known = question is not None and clip is not None
     layers = solved(model, clip, ("stack", effective, question), solve) if known else solve()
-    lines = []
     now, text = model, clip
     for layer in layers:
         done = curves.apply_artifact(target_of(now, text), layer.artifact, strength * layer.strength)
@@ -79,6 +81,13 @@ def put_on(
     on_it = tuple(Layer(entry.artifact, entry.strength, (entry.artifact.name,), False) for entry in hung)
     whole = _whole(Stack((*stack.entries, *hung)), (*layers, *on_it), target)
     return Stacked(now, text, whole, tuple(lines))
+
+
+def _left_out(artifact: Any) -> tuple[str, ...]:
+    """What a stack does not take of an artifact."""
+    if not artifact.manifest.guards:
+        return ()
+    return ("its guards are no part of a stack; with the node 'Erase: load artifact' they look at prompts",)
 
 
 def text_changed(clip: Any) -> bool:

@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +19,26 @@ from erase_plugins.engine.distributed import is_main
 from erase_plugins.engine.own_preset import OwnPreset, carried
 from erase_plugins.errors import RequestError
 from erase_plugins.families.capabilities import DENOISER
+from erase_plugins.families.loading import AUTO
 from erase_plugins.families.model import Model
-from erase_plugins.manager import get_manager
 from erase_plugins.types import AttackReport, Concept, DataRef, EditPlan, EraseRequest, EvalReport
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.found import FoundModel
-from erase_plugins.workflow.models import as_target, find_model, load_pipeline
+from erase_plugins.workflow.models import as_target, dtype_of, find_model, load_pipeline
 from erase_plugins.workflow.run import is_light, judges, make_plan, run_plan
 
-#: kinds of devices that compute in bfloat16 as well as in float32
-ACCELERATORS = frozenset({"cuda", "xpu"})
 #: a user's own preset: a TOML file, a mapping of the same shape, or one that was read already
 Preset = str | Path | Mapping[str, Any] | OwnPreset | None
 
 
-def load(model: str = "pocket", *, revision: str | None = None, dtype: str = "float32", device: str = "cpu") -> Any:
+def load(model: str = "pocket", *, revision: str | None = None, dtype: str = AUTO, device: str = "cpu") -> Any:
     """A stock diffusers pipeline: the embedded "pocket" model, a folder, a checkpoint file or a Hub id.
 
     Args:
         model: name, path or Hub id.
         revision: Hub revision.
-        dtype: float32, float16 or bfloat16.
+        dtype: float32, float16 or bfloat16; auto is float32, but for language models on accelerators what their
+            configuration says.
         device: torch device name.
 
     Raises:
@@ -60,12 +60,11 @@ def build_request(
     seed: int = 0,
     revision: str | None = None,
     family: str | None = None,
-    dtype: str | None = None,
+    dtype: str = AUTO,
     device: str = "cpu",
     out: str | Path | None = None,
 ) -> EraseRequest:
     """A request from loosely typed arguments; see `erase`."""
-    dtype = dtype or default_dtype(method, device, options or {})
     items = [concepts] if isinstance(concepts, str | Concept) else list(concepts)
     return EraseRequest(
         model=str(model) if isinstance(model, str | Path) else "pipeline",
@@ -85,23 +84,11 @@ def build_request(
     )
 
 
-def default_dtype(method: str, device: str, options: Mapping[str, Any]) -> str:
-    """Precision of a model's weights where none is named.
-
-    Half of the memory is worth it where only a LoRA is trained, which stays in float32; closed forms solve with the
-    weights themselves, and whole weights that are trained need all their bits.
-    """
-    if device.split(":")[0] not in ACCELERATORS or options.get("parameters") == "full":
-        return "float32"
-    item = get_manager().method(method)
-    half = getattr(item, "half_weights", False) and bool({"denoiser", "text"} & set(item.needs))
-    return "bfloat16" if half else "float32"
-
-
 def plan(model: Any, concepts: Any, method: str = "uce", **arguments: Any) -> EditPlan:
     """What `erase` with the same arguments would do; loads no weights when ``model`` is a name."""
     request = build_request(model, method, concepts, **arguments)
-    return make_plan(request, _found(model, request).info)
+    found = _found(model, request)
+    return make_plan(_as_loaded(request, found), found.info)
 
 
 def erase(
@@ -117,7 +104,7 @@ def erase(
     seed: int = 0,
     revision: str | None = None,
     family: str | None = None,
-    dtype: str | None = None,
+    dtype: str = AUTO,
     device: str = "cpu",
     out: str | Path | None = None,
     layouts: Sequence[str] = (),
@@ -141,8 +128,9 @@ def erase(
         preset: option values by kind of model and concept, from a TOML file or a mapping of the same shape; ``options``
             win over it, it wins over the method's own presets.
         seed: seed of everything random.
-        revision, family, dtype, device: how to load a model that is given by name. Without a dtype it is float32, and
-            bfloat16 on an accelerator where a LoRA is trained on a pipeline; the trained values are float32.
+        revision, family, dtype, device: how to load a model that is given by name. The dtype "auto" is float32, but on
+            an accelerator bfloat16 where a LoRA is trained on a pipeline, and for language models what their
+            configuration says unless whole weights are trained; trained values are float32.
         out: folder to write; None keeps the artifact in memory.
         layouts: file layouts to write; those of the family if empty.
         force: replace a folder of the same kind, if everything in it was written by this program.
@@ -159,12 +147,12 @@ def erase(
         revision=revision, family=family, dtype=dtype, device=device, out=out,
     )  # fmt: skip
     found = _found(model, request)
-    ready = make_plan(request, found.info, layouts)
+    ready = make_plan(_as_loaded(request, found), found.info, layouts)
     folder = None if out is None else Path(out)
     if folder is not None and resume:
         check_resume(work_folder(folder), ready)
     with nullcontext() if folder is None else claim(folder, force):
-        target = as_target(found, dtype=request.dtype, device=device, light=is_light(ready))
+        target = as_target(found, dtype=ready.request.dtype, device=device, light=is_light(ready))
         made = run_and_save(
             ready, target, folder, layouts=layouts, force=force, resume=resume, listeners=listeners, cancel=cancel
         )
@@ -179,6 +167,13 @@ def _found(model: Any, request: EraseRequest) -> FoundModel | Model:
     named = isinstance(model, str | Path)
     found: FoundModel | Model = find_model(str(model), request.revision, request.family) if named else as_target(model)
     return found
+
+
+def _as_loaded(request: EraseRequest, found: FoundModel | Model) -> EraseRequest:
+    """The request with the precision that a loaded model has, where it names none."""
+    if isinstance(found, FoundModel) or request.dtype != AUTO:
+        return request
+    return replace(request, dtype=dtype_of(found))
 
 
 def run_and_save(

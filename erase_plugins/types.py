@@ -104,7 +104,7 @@ class EraseRequest(Record):
         method: id of a registered method.
         options: options of the method as they were given.
         retain: what must stay as it is: prompts, and data for methods that read data.
-        revision, family, device, dtype: how to load the model.
+        revision, family, device, dtype: how to load the model; a plan puts a precision in the place of "auto".
         seed: seed of everything random.
         out: artifact folder.
 
@@ -230,6 +230,7 @@ STAND_IN = "stand-in"
 class EditPlan(Record):
     """What a run will do, before any weight is touched: modules, steps and estimates (seconds, bytes).
 
+    ``memory_bytes`` is what the run takes besides the model's weights, ``file_bytes`` the largest file.
     ``produces`` names the delta kinds that the edit will hold for certain, `STAND_IN` for added modules that come with
     a linear stand-in; empty where that is not known before the run. A file layout that does not hold them is refused
     then.

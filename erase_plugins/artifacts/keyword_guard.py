@@ -2,9 +2,10 @@
 
 A text is normalised (width, look-alike letters, accents, case, weights and tags of prompts) and read as it is and with
 digits for letters. A keyword, or its plural, hits if its letters stand in a row of whole words, whatever is between
-them, in any order of its words. Signs of Chinese, Japanese and Korean are words of their own: a name is found inside a
-sentence, and in a longer word. In a private guard the keywords are HMACs under a key that is not in the file, so that
-the file names nobody; misspelt words are found by public guards only, and not in those scripts.
+them, in any order of its words. Scripts without spaces between words are read sign by sign: a name is found inside a
+sentence, and in a longer word (`artifacts.guard_words`). In a private guard the keywords are HMACs under a key that is
+not in the file, so that the file names nobody; misspelt words are found by public guards only, and not in those
+scripts nor where vowels are marks or are not written.
 """
 
 from __future__ import annotations
@@ -22,24 +23,36 @@ from typing import Any
 
 from erase_plugins.artifacts import policy
 from erase_plugins.artifacts.atomic import atomic_file
+from erase_plugins.artifacts.guard_words import (
+    ALIKE,
+    TAG,
+    WEIGHT,
+    enough,
+    exact,
+    letters,
+    normalised,
+    parts,
+    stands_alone,
+    without_prefix,
+    words,
+)
 from erase_plugins.artifacts.strict_json import parse
 from erase_plugins.errors import CorruptArtifact, RequestError
 from erase_plugins.plain_text import SIGNS
 
 FILE, TYPE = "guard.json", "keyword"
-NORMALISER = 3
-#: whose guards are read as well, and find what they always found: it knew no words without spaces around them
-_SPACED = 2
+NORMALISER = 4
+#: whose guards are read as well, and find what they always found: one knew no words without spaces around them, one no
+#: marks that are vowels
+_SPACED, _UNMARKED = 2, 3
 #: a keyword has at least so many letters, or signs of Chinese, Japanese and Korean
 _LETTERS, _SIGNS = 3, 2
 #: a keyword has no more letters and no more words than this
 _LONGEST, _WORDS = 60, 4
-_ALIKE = dict(zip("аеорсухіјѕһԁԛԝкмтαεικνορτυχɑɡıʐᴢ", "aeopcyxijshdqwkmtaeikvoptuxagizz", strict=True))
 #: 1 is read as i and as l
 _LEET = tuple(str.maketrans("013457892@$!", f"o{one}eastbgzasi") for one in "il")
 _WORD, _SIGN = re.compile(r"[^\W_]+"), re.compile(f"[{SIGNS}]")
 _WORD_OR_SIGN = re.compile(f"[{SIGNS}]|[^\\W_{SIGNS}]+")
-_TAG, _WEIGHT = re.compile(r"<[^<>]*>"), re.compile(r":\s*-?\d+(\.\d+)?(?=\s*[)\]])")
 
 
 @dataclass(frozen=True)
@@ -82,14 +95,15 @@ class KeywordGuard:
         """
         if self.private and not self.key:
             raise RequestError(f"the guard of {self.concept} is private and was opened without its key")
-        if any(self._meant(form) for view in _views(text, self.normaliser) for form in _rows(view)):
+        if any(self._meant(form) for view in _views(text, self.normaliser) for form in _rows(view, self.normaliser)):
             return Verdict(True, self.concept, self.action, f"{self.concept}: keyword")
         return Verdict(False)
 
     def _meant(self, form: str) -> bool:
         if self.private:
             return _mark(self.key, form) in self.marks
-        if form in self.marks or (self.normaliser > _SPACED and _SIGN.search(form)):
+        if form in self.marks or (exact(form) if self.normaliser > _UNMARKED else
+                                  self.normaliser > _SPACED and _SIGN.search(form)):  # fmt: skip
             return form in self.marks
         return any(_close(form, mark) for mark in self.marks if len(mark) >= 6)
 
@@ -128,9 +142,12 @@ class KeywordGuard:
             (stage,) = policy.checked(data)["stages"]
             marks, private = stage["keywords"], stage["private"]
             sound = (
-                stage["type"] == TYPE and stage["normaliser"] in (_SPACED, NORMALISER) and type(private) is bool
-                and data["shareable"] is not private and bool(marks)
-                and all(re.fullmatch("[0-9a-f]{64}", item) if private else _letters(item) == item for item in marks)
+                stage["type"] == TYPE and stage["normaliser"] in (_SPACED, _UNMARKED, NORMALISER)
+                and type(private) is bool and data["shareable"] is not private and bool(marks)
+                and all(
+                    re.fullmatch("[0-9a-f]{64}", item) if private else _letters(item, stage["normaliser"]) == item
+                    for item in marks
+                )
             )  # fmt: skip
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptArtifact("this is not a guard by keyword") from error
@@ -160,52 +177,55 @@ def _mark(key: bytes, form: str) -> str:
     return hmac.new(key, form.encode(), hashlib.sha256).hexdigest()
 
 
-def normalised(text: str) -> str:
-    """Lower case, without tags, weights, accents and signs that cannot be seen; look-alike letters are Latin."""
-    plain = _WEIGHT.sub("", _TAG.sub(" ", text))
+def _unmarked(text: str) -> str:
+    """As normalisers up to `_UNMARKED` did it: lower case, without tags, weights and all marks."""
+    plain = WEIGHT.sub("", TAG.sub(" ", text))
     plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", plain)).casefold()
     seen = "".join(sign for sign in plain if not unicodedata.combining(sign) and unicodedata.category(sign) != "Cf")
-    return "".join(_ALIKE.get(sign, sign) for sign in seen)
+    return "".join(ALIKE.get(sign, sign) for sign in seen)
 
 
-def _letters(text: str) -> str:
-    return "".join(sign for sign in normalised(text) if sign.isalnum())
+def _letters(text: str, normaliser: int) -> str:
+    return letters(text) if normaliser > _UNMARKED else "".join(filter(str.isalnum, _unmarked(text)))
 
 
 def _views(text: str, normaliser: int) -> set[tuple[str, ...]]:
     """The words of a text, as they are and with digits for letters."""
-    plain, words = normalised(text), _WORD
+    if normaliser > _UNMARKED:
+        plain = unicodedata.normalize("NFC", normalised(text))  # a syllable of Korean is one sign
+        return {parts(view) for view in (plain, *map(plain.translate, _LEET))}
+    plain, pattern = _unmarked(text), _WORD
     if normaliser > _SPACED:
-        plain, words = unicodedata.normalize("NFC", plain), _WORD_OR_SIGN  # a syllable of Korean is one sign
-    return {tuple(words.findall(view)) for view in (plain, *map(plain.translate, _LEET))}
+        plain, pattern = unicodedata.normalize("NFC", plain), _WORD_OR_SIGN  # a syllable of Korean is one sign
+    return {tuple(pattern.findall(view)) for view in (plain, *map(plain.translate, _LEET))}
 
 
-def _rows(words: Sequence[str]) -> Iterator[str]:
+def _rows(words: Sequence[str], normaliser: int) -> Iterator[str]:
     """Letters of every row of whole words; single letters count as parts of a word that was spaced out."""
     for start in range(len(words)):
         form, long = "", 0
         for word in words[start:]:
             form += word
-            long += len(word) > 1
+            long += len(word) > 1 and not (normaliser > _UNMARKED and stands_alone(word))
             if len(form) > _LONGEST or long > _WORDS:
                 break
-            if _enough(form):
+            if len(form) >= _LETTERS or (len(form) >= _SIGNS and all(map(_SIGN.match, form))):
                 yield unicodedata.normalize("NFD", form)
-
-
-def _enough(form: str) -> bool:
-    return len(form) >= _LETTERS or (len(form) >= _SIGNS and all(map(_SIGN.match, form)))
+                if normaliser > _UNMARKED and (rest := without_prefix(form)):
+                    yield rest
 
 
 def _orders(text: str) -> list[str]:
-    words = _WORD.findall(normalised(text))
-    letters = "".join(words)
-    if not _enough(unicodedata.normalize("NFC", letters)) or len(letters) > _LONGEST or len(words) > _WORDS:
+    found = words(normalised(text))
+    joined = "".join(found)
+    if not enough(unicodedata.normalize("NFC", joined), _LETTERS, _SIGNS) or (
+        len(joined) > _LONGEST or len(found) > _WORDS
+    ):
         raise RequestError(
             f"a keyword has {_LETTERS} to {_LONGEST} letters and at most {_WORDS} words; {_SIGNS} signs or more in "
-            "Chinese, Japanese and Korean"
+            "Chinese, Japanese and Korean, and more than one syllable of Thai and the like"
         )
-    named = itertools.permutations(words)
+    named = itertools.permutations(found)
     return ["".join((*order[:-1], last)) for order in named for last in _numbers(order[-1])]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from contextlib import suppress
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.manifest import PATCH
 from erase_plugins.artifacts.store import write_folder
 from erase_plugins.errors import EraseError
+from erase_plugins.hints import sentence_of
 from erase_plugins.manager import get_manager
 from erase_plugins.workflow.artifacts import load_artifact
 
@@ -70,9 +71,15 @@ class Edits:
         if len(self._near) > _MOST:
             self._drop(worst)
         if name in self._near and self.place is not None:
-            with suppress(EraseError, OSError):  # a full disk: this one is made again if the search is killed
+            try:
                 self.place.mkdir(exist_ok=True)
                 write_folder(whole, self._folder(name), (PATCH,), None, False, get_manager().known())
+            except (EraseError, OSError) as error:  # a plugin's kind of change, or a full disk
+                why = sentence_of(error) if isinstance(error, EraseError) else error.strerror or type(error).__name__
+                warnings.warn(
+                    f"the edit of a trial stays in memory only ({why}); if the search is killed it is made again",
+                    stacklevel=2,
+                )
 
     def _folder(self, name: str) -> Path:
         assert self.place is not None

@@ -21,10 +21,11 @@ from erase_plugins.autotune.search import Budget, Progress, Search
 from erase_plugins.autotune.space import ANCHORS, Start, find_starts, room_of
 from erase_plugins.autotune.trials import LAYOUTS, Row, doubt_of, front_of, knee_of, open_study, refusals_of, rows_of
 from erase_plugins.errors import ArtifactError, MissingExtra, RequestError
+from erase_plugins.families.loading import AUTO
 from erase_plugins.hints import ANOTHER_OUT, Hint
 from erase_plugins.manager import get_manager
 from erase_plugins.types import Concept, EraseRequest
-from erase_plugins.workflow.models import as_target, find_model
+from erase_plugins.workflow.models import as_target, dtype_of, find_model
 
 STUDY, TABLE, PICTURE, DATA = "study.journal", "front.md", "front.png", "front.json"
 #: folder of the edits of the best trials, in that of a search
@@ -95,7 +96,7 @@ def auto(
     pick: int | None = None,
     seed: int = 0,
     revision: str | None = None,
-    dtype: str = "float32",
+    dtype: str = AUTO,
     device: str = "cpu",
     out: str | Path | None = None,
     search: str | Path | None = None,
@@ -131,9 +132,7 @@ def auto(
         EraseError: a wrong request, no method that fits, or a place that may not be written.
     """
     _check(minutes, trials, images, cost)
-    named = isinstance(model, str | Path)
-    info = find_model(str(model), revision).info if named else as_target(model).info
-    where = device if named else str(as_target(model).device)
+    info, dtype, where = _base(model, revision, dtype, device)
     clock = time.process_time if where.startswith("cpu") else time.perf_counter  # an accelerator works beside
     began = clock()
     base = _request(model, concept, keep, kind, seed, revision, dtype, where)
@@ -186,12 +185,10 @@ def auto(
 def preview(
     model: Any, concept: str | Concept, *, methods: Sequence[str] = (), to: Sequence[str] | str = (),
     also: Sequence[str] = (), keep: Sequence[str] = (), kind: str = "object", seed: int = 0,
-    revision: str | None = None, dtype: str = "float32", device: str = "cpu", layouts: Sequence[str] = (),
+    revision: str | None = None, dtype: str = AUTO, device: str = "cpu", layouts: Sequence[str] = (),
 ) -> tuple[list[Start], dict[str, str]]:  # fmt: skip
     """Where `auto` with the same arguments would begin, and why other methods take no part; loads no weights."""
-    named = isinstance(model, str | Path)
-    info = find_model(str(model), revision).info if named else as_target(model).info
-    where = device if named else str(as_target(model).device)
+    info, dtype, where = _base(model, revision, dtype, device)
     base = _request(model, concept, keep, kind, seed, revision, dtype, where)
     return _starts(base, info, methods, to, also, layouts)
 
@@ -207,9 +204,18 @@ def _check(minutes: float, trials: int | None, images: int, cost: str) -> None:
         raise RequestError(f"cost '{cost}' is not known; choose one of {', '.join(COSTS)}")
 
 
+def _base(model: Any, revision: str | None, dtype: str, device: str) -> tuple[Any, str, str]:
+    """What is known of a model, its precision, and where it is or will be."""
+    if isinstance(model, str | Path):
+        found = find_model(str(model), revision)
+        return found.info, found.precision(dtype, device), device
+    target = as_target(model)
+    return target.info, dtype_of(target), str(target.device)
+
+
 def _request(
     model: Any, concept: str | Concept, keep: Sequence[str], kind: str, seed: int, revision: str | None,
-    dtype: str = "float32", device: str = "cpu",
+    dtype: str, device: str,
 ) -> EraseRequest:  # fmt: skip
     item = concept if isinstance(concept, Concept) else Concept(concept, kind)
     return EraseRequest(

@@ -237,14 +237,14 @@ def _starts_of(
 
 
 def room_of(base: EraseRequest, info: Any) -> int | None:
-    """Bytes that an accelerator has beside the model's layers; None where nothing tells how much memory there is."""
+    """Bytes that an accelerator has beside the model's weights; None where nothing tells how much memory there is."""
     import torch
 
     if not (base.device.startswith("cuda") and torch.cuda.is_available()):
         return None
     total = torch.cuda.get_device_properties(torch.device(base.device)).total_memory
     each = torch.empty((), dtype=getattr(torch, base.dtype, torch.float32)).element_size()
-    return int(total) - each * sum(prod(ref.shape) for ref in info.refs)
+    return int(total) - each * (sum(prod(ref.shape) for ref in info.refs) + info.family.other_values(info))
 
 
 def _length(plan: EditPlan) -> float:

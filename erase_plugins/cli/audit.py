@@ -9,6 +9,7 @@ import click
 from erase_plugins.cli.command import (
     declare,
     dry_run_option,
+    dtype_option,
     existing,
     force_option,
     quiet_libraries,
@@ -16,7 +17,6 @@ from erase_plugins.cli.command import (
     strength_option,
 )
 from erase_plugins.cli.console import emit, progress, say, table
-from erase_plugins.families.loading import DTYPES
 
 
 @declare("audit", example="pocket no-pizza --out audited")
@@ -40,7 +40,7 @@ from erase_plugins.families.loading import DTYPES
 @strength_option
 @seed_option("Seed of prompts, noise and resampling.")
 @click.option("--revision", help="Hub revision of the base.")
-@click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Precision.")
+@dtype_option
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps ...")
 @click.option("--any-base", is_flag=True, help="Allow a fine-tune of the artifact's base model.")
 @click.option("--out", required=True, metavar="DIR", help="Folder for audit.html, audit.md and audit.json.")

@@ -7,10 +7,17 @@ from pathlib import Path
 
 import click
 
-from erase_plugins.cli.command import check_output, declare, dry_run_option, existing, quiet_libraries, seed_option
+from erase_plugins.cli.command import (
+    check_output,
+    declare,
+    dry_run_option,
+    dtype_option,
+    existing,
+    quiet_libraries,
+    seed_option,
+)
 from erase_plugins.cli.console import emit, hint, say
 from erase_plugins.errors import RequestError
-from erase_plugins.families.loading import DTYPES
 
 
 @declare("clean-lora", example="lora.safetensors --erase pizza --base MODEL --out clean.safetensors")
@@ -23,7 +30,7 @@ from erase_plugins.families.loading import DTYPES
               help="Training steps after the closed form; 20 reach layers that read no text.")  # fmt: skip
 @click.option("--base", "--model", "base", required=True, metavar="MODEL", help="Model that the LoRA is for.")
 @click.option("--revision", help="Hub revision of the model.")
-@click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Precision.")
+@dtype_option
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps ...")
 @click.option("--out", required=True, metavar="PATH", help="File to write (for peft a folder); never replaced.")
 @click.option("--images", type=click.IntRange(0), default=16, show_default=True,

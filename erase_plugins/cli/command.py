@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from erase_plugins.errors import RequestError
-from erase_plugins.families.loading import DTYPES
+from erase_plugins.families.loading import AUTO, DTYPES
 
 
 def _set_flag(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -84,10 +84,14 @@ def stacked(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return decorate
 
 
+dtype_option = click.option(
+    "--dtype", type=click.Choice((AUTO, *DTYPES)), default=AUTO, show_default=True,
+    help="Precision; auto is float32, and on accelerators what method and model allow.",
+)  # fmt: skip
 model_options = stacked(
     click.option("--model", default="pocket", show_default=True, help="'pocket', folder, .safetensors file or Hub id."),
     click.option("--revision", help="Hub revision of the model."),
-    click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Precision."),
+    dtype_option,
     click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps ..."),
 )
 preset_option = click.option(
@@ -290,7 +294,7 @@ def _terminal() -> bool:
 
 
 def load_target(
-    model: Any, revision: str | None = None, dtype: str = "float32", device: str = "cpu", light: bool = False
+    model: Any, revision: str | None = None, dtype: str = AUTO, device: str = "cpu", light: bool = False
 ) -> Any:
     """The loaded model (a name or a `FoundModel`) as a target, without the libraries' chatter."""
     quiet_libraries()

@@ -69,11 +69,13 @@ def command(
         raise RequestError("nothing to erase was named; add --erase TEXT, --style TEXT or --erase-file FILE")
     quiet_libraries()
     from erase_plugins.comparison import run
+    from erase_plugins.workflow.models import find_model
 
     compared = run.parse_methods(methods)
     own = run.read_presets(presets, [name for name, _ in compared])
+    loaded = find_model(model, revision).precision(dtype, device)
     cells = run.make_cells(
-        wanted, compared, presets=own, keep=keep, model=model, revision=revision, dtype=dtype, device=device,
+        wanted, compared, presets=own, keep=keep, model=model, revision=revision, dtype=loaded, device=device,
         images=images, seed=seed,
     )  # fmt: skip
     plans, reasons = run.plan_cells(cells)

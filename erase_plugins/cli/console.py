@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from textwrap import fill
 from typing import Any
 
 import click
 
 from erase_plugins.hints import in_terminal
+
+#: of a fact that takes several lines
+_INDENTED: Any = {"initial_indent": "  ", "subsequent_indent": "    "}
 
 
 @dataclass
@@ -38,6 +44,22 @@ def say(text: str = "") -> None:
     """A line on stdout; silent with --json."""
     if not state().json:
         click.echo(_printable(text, sys.stdout))
+
+
+def say_fact(text: str) -> None:
+    """A line of an indented list on stdout, broken between words where a terminal would break it anywhere.
+
+    Elsewhere it stays one line, for programs that look for it.
+    """
+    width = _terminal()
+    say(fill(in_terminal(text), width, **_INDENTED) if width else f"  {text}")
+
+
+def _terminal() -> int:
+    """Columns of the terminal, or those that COLUMNS says; 0 where nobody reads."""
+    if not (sys.stdout.isatty() or os.getenv("COLUMNS")):
+        return 0
+    return shutil.get_terminal_size().columns
 
 
 def hint(text: str, passing: bool = False) -> None:
@@ -90,8 +112,6 @@ def _printable(said: object, stream: Any) -> str:
 
 def console(err: bool = False) -> Any:
     """A rich console; honours NO_COLOR and COLUMNS, ASCII boxes where needed, wide when piped."""
-    import os
-
     from rich.console import Console
 
     stream = sys.stderr if err else sys.stdout
@@ -121,7 +141,8 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], num
 
     lines = [[_printable(cell, sys.stdout) for cell in row] for row in rows]
     screen = console()
-    if sum(_narrowest(name, *cells) for name, *cells in zip(columns, *lines, strict=True)) > screen.width:
+    named, *others = (_narrowest(name, *cells) for name, *cells in zip(columns, *lines, strict=True))
+    if max(named, _whole(columns[0], *(line[0] for line in lines))) + sum(others) > screen.width:
         _records(title, columns, lines, screen.width)
         return
     right = set(numbers)
@@ -133,8 +154,8 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], num
     screen.print(grid)
 
 
-#: characters of a word in a cell that stay on one line, or the table is no table any more
-_WORD = 12
+#: characters of a word in a cell that stay on one line, or the table is no table any more; of a name in front
+_WORD, _NAME = 12, 40
 
 
 def _narrowest(*cells: str) -> int:
@@ -142,16 +163,20 @@ def _narrowest(*cells: str) -> int:
     return 3 + max(min(len(word), _WORD) for cell in cells for word in cell.split() or ("",))
 
 
+def _whole(*cells: str) -> int:
+    """Width of the first column, by whose words a row is found: a file's name is not broken."""
+    return 3 + max(min(len(word), _NAME) for cell in cells for word in cell.split() or ("",))
+
+
 def _records(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], width: int) -> None:
     """The rows of a table one below the other, each as its first cell and lines of "heading: cell"."""
-    from textwrap import fill
-
-    say(title)
+    if title:
+        say(title)
     for first, *others in rows:
         say(first)
         for name, cell in zip(columns[1:], others, strict=True):
             if cell:
-                say(fill(f"{name}: {cell}", width, initial_indent="  ", subsequent_indent="    "))
+                say(fill(f"{name}: {cell}", width, **_INDENTED))
 
 
 #: seconds between two lines of progress, where there is no terminal

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from erase_plugins.cli.command import declare, existing
-from erase_plugins.cli.console import emit, human_bytes, say, table
+from erase_plugins.cli.console import emit, human_bytes, say, say_fact, table
 from erase_plugins.errors import EraseError
 from erase_plugins.hints import in_terminal, sentence_of
 from erase_plugins.types import ForgetItem
@@ -37,8 +37,12 @@ def command(paths: tuple[str, ...], base: str | None) -> None:
         except EraseError as error:
             rows.append({"path": place.name, "kind": "unreadable", "problem": sentence_of(error)})
     emit({"schema": 1, "items": rows})
-    columns = ("path", "kind", "family", "erased", "method", "bytes", "fits", "problem")
-    table("", columns, ([_cell(row.get(name, "")) for name in columns] for row in rows))
+    shown = [{**row, "size": human_bytes(row["bytes"]) if "bytes" in row else ""} for row in rows]
+    columns = [
+        name for name in ("path", "kind", "family", "erased", "method", "size", "fits", "problem")
+        if any(row.get(name) not in (None, "", []) for row in shown)
+    ]  # fmt: skip
+    table("", columns, ([_cell(row.get(name, "")) for name in columns] for row in shown), ("size",))
 
 
 def look(place: Path, target: Any = None) -> dict[str, Any]:
@@ -144,13 +148,13 @@ def _show(facts: dict[str, Any]) -> None:
     }
     for name, value in lines.items():
         if value not in (None, "", [], {}):
-            say(f"  {name}: {_cell(value)}")
+            say_fact(f"{name}: {_cell(value)}")
     for item in manifest.get("files", ()):
-        say(f"  file: {item['name']} ({item['layout']}, {human_bytes(item['bytes'])})")
+        say_fact(f"file: {item['name']} ({item['layout']}, {human_bytes(item['bytes'])})")
     for text in (*manifest.get("warnings", ()), *manifest.get("notes", ())):
-        say(f"  note: {text}")
+        say_fact(f"note: {text}")
     if facts.get("statistics"):
-        say("  add, revoke and joint merge are possible (holds its statistics)")
+        say_fact("add, revoke and joint merge are possible (holds its statistics)")
 
 
 def _certificate(value: dict[str, Any] | None) -> str | None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from erase_plugins.cli.command import (
     check_layouts,
@@ -90,10 +89,9 @@ def command(
     from erase_plugins.api import build_request
     from erase_plugins.workflow.run import make_plan
 
-    said = click.get_current_context().get_parameter_source("dtype") is not ParameterSource.DEFAULT
     request = build_request(
         model, method, items, keep=[*keep, *map(DataRef, retains)], options=options, preset=own, seed=seed,
-        revision=revision, family=family, dtype=dtype if said else None, device=device, out=folder,
+        revision=revision, family=family, dtype=dtype, device=device, out=folder,
     )  # fmt: skip
     plan = make_plan(request, found.info, chosen)
     _say_plan(plan, detected)

@@ -88,6 +88,7 @@ def command(
         )
         for name in names
     }  # fmt: skip
+    loaded = plans[names[0]].request.dtype
     todo = [name for name in names if not _finished(places[name], plans[name], found.info.model, chosen)]
     seconds = sum(plans[name].seconds or 0.0 for name in todo)
     say(f"{len(names)} concepts: {len(names) - len(todo)} finished, {len(todo)} to do, about {human_seconds(seconds)}")
@@ -104,9 +105,9 @@ def command(
     if min(jobs, len(todo)) > 1:
         from erase_plugins.cli.sweep_processes import in_processes
 
-        failed = in_processes(min(jobs, len(todo)), (model, revision, dtype, device), waiting, places, chosen)
+        failed = in_processes(min(jobs, len(todo)), (model, revision, loaded, device), waiting, places, chosen)
     else:
-        failed = _work(load_target(found, dtype=dtype, device=device), waiting, places, chosen)
+        failed = _work(load_target(found, dtype=loaded, device=device), waiting, places, chosen)
     say(f"{len(names) - len(failed)} ok, {len(failed)} failed" + ("; the same command retries these" if failed else ""))
     emit({"schema": 1, "dry_run": False, "finished": len(names) - len(failed), "todo": [], "failed": failed})
     if failed:

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from erase_plugins.artifacts.edit import Delta, LowRank
 from erase_plugins.engine.adapters import LoraSlot
+from erase_plugins.engine.loop import Scale, gradients
 from erase_plugins.families.model import TRANSPOSED, Model, ModuleRef
 
 KINDS = ("hard", "soft", "quadratic")
@@ -42,11 +43,12 @@ def weight_gradients(model: Model, refs: Sequence[ModuleRef], losses: Sequence[C
     for part, _ in frozen:
         part.requires_grad_(False)
     total = [torch.zeros_like(part, dtype=torch.float32) for part in weights]
+    scale = Scale.of(model)
     try:
         for part in weights:
             part.requires_grad_(True)
         for loss in losses:
-            for sum_, grad in zip(total, torch.autograd.grad(loss(), weights), strict=True):
+            for sum_, grad in zip(total, gradients(loss(), weights, scale), strict=True):
                 sum_ += grad.float()
     finally:
         for part, wanted in frozen:

@@ -74,7 +74,7 @@ def closed_form_plan(request: EraseRequest, options: Any, info: TargetInfo) -> E
         modules=tuple(f"{ref.component}.{ref.path}" for ref in refs),
         steps=len(request.concepts),
         seconds=round(seconds, 3),
-        memory_bytes=int(8 * (6 * square + info.width * encoded)) + 2 * other,
+        memory_bytes=int(8 * (6 * square + info.width * encoded)),
         file_bytes=4 * rank * (outputs + info.width * len(refs)),
         warnings=tuple(warnings),
         notes=tuple(notes),

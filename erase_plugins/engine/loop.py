@@ -90,7 +90,20 @@ class Scale:
         self.sound += 1
         if self.sound >= self.spell and self.power < self.most:
             self.power, self.sound = self.power + 1, 0
-        return [None if grad is None else grad / factor for grad in found]
+        # a gradient that is itself float16 would lose again what the factor saved
+        return [None if grad is None else (grad.float() if grad.dtype == torch.float16 else grad) / factor
+                for grad in found]  # fmt: skip
+
+    @classmethod
+    def of(cls, model: Any) -> Scale | None:
+        """The factor for a model's passes: None unless it computes in float16."""
+        return cls() if str(getattr(model, "dtype", "")) == "torch.float16" else None
+
+
+def gradients(loss: Tensor, parameters: Sequence[Tensor], scale: Scale | None) -> list[Tensor]:
+    """Gradients of ``loss``, 0 where it knows nothing of a tensor; ``scale`` as `Scale.of` gives it."""
+    found = torch.autograd.grad(loss, parameters, allow_unused=True) if scale is None else scale.grads(loss, parameters)
+    return [torch.zeros_like(part) if grad is None else grad for part, grad in zip(parameters, found, strict=True)]
 
 
 class Carried(Protocol):

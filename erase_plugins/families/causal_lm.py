@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from erase_plugins.families.loading import DTYPES
 from erase_plugins.families.model import TRANSPOSED, ModuleRef
 from erase_plugins.families.source import MODEL, POCKET_LM
 from erase_plugins.families.transformers_family import TransformersFamily
@@ -42,6 +43,12 @@ class CausalLanguageModels(TransformersFamily):
         "mlp_out": lambda ref: _in(_OUT, ref),
         "linear": lambda ref: _in(_ATTENTION, ref) or _in(_MLP, ref),
     })  # fmt: skip
+
+    def precision(self, configs: Mapping[str, Mapping[str, Any]], adapted: bool = False) -> str:
+        """That of its files, as its configuration tells: nothing is lost, and it was made to be run so."""
+        config = configs[MODEL]
+        said = str(config.get("dtype") or config.get("torch_dtype")).removeprefix("torch.")
+        return said if said in DTYPES else "float32"
 
     def profiles(self, configs: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
         shape = tuple(configs[MODEL].get(name) for name in ("vocab_size", "hidden_size", "num_hidden_layers"))

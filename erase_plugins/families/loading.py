@@ -12,6 +12,15 @@ from erase_plugins.families.notices import without_notices
 from erase_plugins.families.source import Source
 
 DTYPES = ("float32", "float16", "bfloat16")
+#: stands for the precision that fits device, model and method
+AUTO = "auto"
+#: kinds of devices that compute in half precision as well as in float32
+ACCELERATORS = frozenset({"cuda", "xpu"})
+
+
+def is_accelerator(device: str) -> bool:
+    """Whether weights may be loaded in half precision on a device where nobody says otherwise."""
+    return device.split(":")[0] in ACCELERATORS
 
 
 def open_diffusers(name: str, source: Source, dtype: str, device: str) -> Any:

@@ -289,6 +289,16 @@ class FamilyTraits(ABC):
     def info(self, model: str, configs: Mapping[str, Mapping[str, Any]]) -> ModelSpec:
         """The model as known from its configuration, without weights."""
 
+    def precision(self, configs: Mapping[str, Mapping[str, Any]], adapted: bool = False) -> str:
+        """In what precision a model's weights are loaded on an accelerator where nobody says otherwise.
+
+        Args:
+            configs: of the model's parts.
+            adapted: whether they stay as they are below a change in float32 that is trained; half of the memory is
+                worth it there.
+        """
+        return "bfloat16" if adapted and {DENOISER, TEXT} & set(self.roles) else "float32"
+
     def stem(self, layout: str, component: str, path: str, config: Mapping[str, Any] | None = None) -> str:
         """Name of a module in files of ``layout``; ``config`` of the denoiser where the numbering depends on it.
 

@@ -58,6 +58,7 @@ class DPLora(LearnedMethod):
     def train(self, run: TrainingRun) -> Edit:
         import torch
 
+        from erase_plugins.engine.loop import Scale, gradients
         from erase_plugins.engine.optimizers import make_optimizer
         from erase_plugins.engine.private import clipped, epsilon, noisy_mean, secret_generator
 
@@ -71,13 +72,13 @@ class DPLora(LearnedMethod):
         expected = options.rate * len(people.names)
         with run.adapters, self.spare(run):
             texts = [self.texts(run, pairs) for pairs in people.pairs]
-            parameters = run.adapters.parameters()
+            parameters, scale = run.adapters.parameters(), Scale.of(run.target)
             optimizer = make_optimizer(options.optimizer, parameters, options.lr, options.weight_decay)
             for step in range(run.plan.steps):
                 total = [torch.zeros_like(part) for part in parameters]
                 for number in (torch.rand(len(texts), generator=secret) < options.rate).nonzero().flatten().tolist():
                     loss = ask(run.target, texts[number]).mean
-                    parts = clipped(torch.autograd.grad(loss, parameters), options.clip)
+                    parts = clipped(gradients(loss, parameters, scale), options.clip)
                     total = [sum_ + part for sum_, part in zip(total, parts, strict=True)]
                 noise = [torch.randn(part.shape, generator=secret).to(part) for part in parameters]
                 for part, grad in zip(

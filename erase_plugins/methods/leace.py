@@ -87,6 +87,7 @@ class LEACE:
     kinds = frozenset({"object", "behaviour", "dataset"})
     produces = frozenset({"lowrank"})
     reads_data = True
+    half_weights: ClassVar[bool] = True  # what is solved for are inputs; a language model is loaded as its files are
     Options = LeaceOptions
     contract_options: ClassVar[dict[str, Any]] = {}
 
@@ -106,7 +107,7 @@ class LEACE:
             request=request, options=as_dict(options), modules=tuple(map(place, refs)), steps=len(refs),
             seconds=seconds_of(work + sum(float(ref.shape[1]) ** 3 for ref in refs), request.device, info.refs),
             memory_bytes=8 * 2 * max(ref.shape[1] for ref in refs) ** 2,
-            file_bytes=4 * sum(sum(ref.shape) for ref in refs),
+            file_bytes=4 * sum(sum(ref.shape) for ref in refs), produces=("lowrank",),
         )  # fmt: skip
 
     def run(self, plan: EditPlan, target: Target, ctx: RunContext) -> Edit:

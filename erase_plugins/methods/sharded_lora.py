@@ -96,21 +96,20 @@ class ShardedLora(LearnedMethod):
 
     def _shard(self, run: TrainingRun, number: int, pairs: Sequence[Pair], before: int) -> dict[str, LowRank]:
         """The adapter of a shard, which depends on its rows, the base and the options only."""
-        import torch
 
         from erase_plugins.engine.adapters import Adapters
-        from erase_plugins.engine.loop import shuffled
+        from erase_plugins.engine.loop import Scale, gradients, shuffled
         from erase_plugins.engine.optimizers import make_optimizer
 
         options, steps = run.options, run.plan.steps
         adapters = Adapters(run.target, run.refs, options.rank, options.scale, run.ctx.generator(f"shard:{number}"))
         with adapters, self.spare(run):
-            texts, parameters = self.texts(run, list(pairs)), adapters.parameters()
+            texts, parameters, scale = self.texts(run, list(pairs)), adapters.parameters(), Scale.of(run.target)
             optimizer = make_optimizer(options.optimizer, parameters, options.lr, options.weight_decay)
             for step in range(steps):
                 rows = shuffled(run.ctx, f"rows:{number}", len(texts), min(options.batch, len(texts)), step)
                 loss = ask(run.target, texts[rows.to(texts.ids.device)]).mean
-                for part, grad in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+                for part, grad in zip(parameters, gradients(loss, parameters, scale), strict=True):
                     part.grad = grad
                 optimizer.step()
                 run.ctx.step(before * steps + step + 1, steps * options.shards, loss=float(loss.detach()))

@@ -62,12 +62,14 @@ class WHP(LanguageMethod):
     def prepare(self, run: TrainingRun) -> Sets:
         import torch
 
+        from erase_plugins.engine.loop import Scale, gradients
+
         sets, options, adapters = super().prepare(run), run.options, run.adapters
         start = {name: part.detach().clone() for name, part in adapters.named_parameters().items()}
-        optimizer = torch.optim.Adam(adapters.parameters(), options.lr)
+        optimizer, scale = torch.optim.Adam(adapters.parameters(), options.lr), Scale.of(run.target)
         for step in range(options.reinforce_steps):
             loss = self._ask(run, sets.forget[self._rows(run, "reinforce", sets.forget, step)]).mean
-            for part, grad in zip(adapters.parameters(), torch.autograd.grad(loss, adapters.parameters()), strict=True):
+            for part, grad in zip(adapters.parameters(), gradients(loss, adapters.parameters(), scale), strict=True):
                 part.grad = grad
             optimizer.step()
         labels = sets.forget.labels.clone()

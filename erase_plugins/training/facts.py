@@ -115,6 +115,7 @@ class FactMethod(ABC):
     kinds: frozenset[str] = frozenset({"fact", "person", "object"})
     produces: frozenset[str] = frozenset({"lowrank"})
     reads_data = True
+    half_weights: ClassVar[bool] = True  # keys and values are solved for in float64, and no weight takes part
     Options: type = FactOptions
     contract_options: ClassVar[dict[str, Any]] = {"value_steps": 3, "statistics_tokens": 64}
     #: share of the blocks in front of the first and behind the last changed one, for layers=auto
@@ -151,7 +152,7 @@ class FactMethod(ABC):
             memory_bytes=8 * len(refs) * (3 * width**2 + options.statistics_tokens * width)
             + step_bytes(info, refs[-1:], [batch_of(rows, len(rows))], max(row.tokens for row in rows),
                          dtype=request.dtype, again=False, scored=True),
-            notes=notes,
+            notes=notes, produces=("lowrank",),
         )  # fmt: skip
 
     def _rows(self, request: EraseRequest, options: Any) -> list[Length]:

@@ -124,7 +124,7 @@ class LanguageMethod(TrainedMethod):
             request=request, options=as_dict(options), modules=tuple(map(place, refs)), steps=options.steps,
             seconds=seconds_of(3.0 * options.steps * 2.0 * size * tokens, request.device, info.refs),
             memory_bytes=trained_bytes(values, options.optimizer) + step,
-            file_bytes=4 * values, notes=tuple(notes),
+            file_bytes=4 * values, notes=tuple(notes), produces=self.made(options),
         )  # fmt: skip
 
     def read(self, request: EraseRequest, options: Any) -> list[list[Pair]]:

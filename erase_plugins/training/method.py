@@ -326,7 +326,7 @@ class TrainedMethod(ABC):
 
     def train(self, run: TrainingRun) -> Edit:
         """Trains ``run`` and gives its edit."""
-        from erase_plugins.engine.loop import train
+        from erase_plugins.engine.loop import Scale, train
 
         planned = run.plan.steps
         run.ctx.start(planned)
@@ -335,8 +335,7 @@ class TrainedMethod(ABC):
                 run.ctx.start(run.plan.steps)
             schedule = replace(run.options.schedule(), iterations=run.plan.steps)
             schedule = schedule if run.stop is None else replace(schedule, stop=run.stop)
-            if str(getattr(run.target, "dtype", "")) == "torch.float16":
-                schedule = replace(schedule, scaled=True)
+            schedule = replace(schedule, scaled=Scale.of(run.target) is not None)
             train(
                 run.ctx, run.adapters, lambda step: self.loss(run, step), schedule, run.key, run.carried,
                 lambda: self.edit(run), self.turn(run),

@@ -85,7 +85,7 @@ def estimate(
     prompts: float = 0.0, texts: int = 0, searches: bool = False, again: bool = False, precision: str = "bfloat16",
     optimizer: str = "adam",
 ) -> dict[str, Any]:  # fmt: skip
-    """Rough run time, memory and file size, as fields of an `EditPlan`.
+    """Rough run time, memory besides the model, and file size, as fields of an `EditPlan`.
 
     Args:
         info, request: what is trained, where.
@@ -101,7 +101,7 @@ def estimate(
         optimizer: of training.
     """
     from erase_plugins.engine import rates
-    from erase_plugins.engine.activations import look_bytes, step_bytes, text_bytes, value_bytes
+    from erase_plugins.engine.activations import look_bytes, step_bytes, text_bytes
     from erase_plugins.engine.vocabulary import rows_to_search
 
     own = [ref for ref in info.refs if ref.component == info.family.denoiser]
@@ -127,14 +127,10 @@ def estimate(
     step = step_bytes(info, batch, again, request.dtype, precision) or batch * latent * 40 * max(info.width, 256)
     step += text_bytes(info, texts, request.dtype)
     looked = look_bytes(info, 2 * _AT_ONCE, request.dtype, precision) if forwards else 0
-    others = sum(prod(ref.shape) for ref in info.refs) - size + info.family.other_values(info)
     trained = trained_bytes(values, optimizer)
     return {
         "seconds": round(seconds, 1),
-        # weights, adapters with gradient and two moments, activations of a pass, stored latents and predictions
-        "memory_bytes": value_bytes(request.dtype) * (size + others)
-        + trained
-        + max(step, looked)
-        + 16 * states * latent,
+        # adapters with gradient and moments, activations of a pass, stored latents and predictions
+        "memory_bytes": trained + max(step, looked) + 16 * states * latent,
         "file_bytes": 4 * values,
     }

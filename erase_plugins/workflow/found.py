@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from erase_plugins.errors import RequestError
-from erase_plugins.families.loading import DTYPES
+from erase_plugins.families.loading import AUTO, DTYPES, is_accelerator
 from erase_plugins.families.source import Source, public_name
 
 
@@ -51,7 +51,18 @@ class FoundModel:
         """`ModelSpec` from configuration only."""
         return self.family.info(public_name(self.name), self.source.configs)
 
-    def load(self, dtype: str = "float32", device: str = "cpu", light: bool = False) -> Any:
+    def precision(self, dtype: str = AUTO, device: str = "cpu") -> str:
+        """The precision to load in: the one that is named, for "auto" the family's on accelerators, else float32.
+
+        Raises:
+            RequestError: unknown dtype.
+        """
+        if dtype != AUTO:
+            _check_dtype(dtype)
+            return dtype
+        return self.family.precision(self.source.configs) if is_accelerator(device) else "float32"
+
+    def load(self, dtype: str = AUTO, device: str = "cpu", light: bool = False) -> Any:
         """The loaded model as its family's `Model`.
 
         Args:
@@ -62,15 +73,15 @@ class FoundModel:
             RequestError: unknown dtype or device, or what is missing.
             Unsupported, HubError: it does not load.
         """
-        _check_dtype(dtype)
+        dtype = self.precision(dtype, device)
         with _LOADING:
             model = self.family.load(Wanted(self.name, self.source.revision, dtype, device, self.source, light))
         _tell(model.host)
         return model
 
-    def pipeline(self, dtype: str = "float32", device: str = "cpu") -> Any:
+    def pipeline(self, dtype: str = AUTO, device: str = "cpu") -> Any:
         """The loaded pipeline; raises what `load` raises."""
-        _check_dtype(dtype)
+        dtype = self.precision(dtype, device)
         with _LOADING:
             pipe = self.family.open(self.source, dtype, device)
         _tell(pipe)
@@ -84,4 +95,4 @@ def _tell(host: Any) -> None:
 
 def _check_dtype(dtype: str) -> None:
     if dtype not in DTYPES:
-        raise RequestError(f"unknown dtype '{dtype}'; choose one of {', '.join(DTYPES)}")
+        raise RequestError(f"unknown dtype '{dtype}'; choose one of {', '.join((AUTO, *DTYPES))}")

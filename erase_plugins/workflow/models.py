@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.families.loading import AUTO, DTYPES
 from erase_plugins.families.source import MODEL, Source, find_source
 from erase_plugins.hints import Hint
 from erase_plugins.manager import get_manager
@@ -70,15 +71,14 @@ def find_model(model: str, revision: str | None = None, family: str | None = Non
     return FoundModel(model, source, find_family(source, family))
 
 
-def load_pipeline(
-    model: str = "pocket", revision: str | None = None, dtype: str = "float32", device: str = "cpu"
-) -> Any:
+def load_pipeline(model: str = "pocket", revision: str | None = None, dtype: str = AUTO, device: str = "cpu") -> Any:
     """A stock diffusers pipeline (safety checker off, progress bar off), or a transformers model.
 
     Args:
         model: "pocket", a folder of diffusers or transformers, a .safetensors checkpoint or a Hub id.
         revision: Hub revision.
-        dtype: one of float32, float16, bfloat16.
+        dtype: float32, float16 or bfloat16; auto is float32, but for language models on accelerators what their
+            configuration says.
         device: torch device name.
 
     Raises:
@@ -92,7 +92,7 @@ def load_pipeline(
 def as_target(
     model: Any,
     revision: str | None = None,
-    dtype: str = "float32",
+    dtype: str = AUTO,
     device: str = "cpu",
     family: str | None = None,
     light: bool = False,
@@ -112,6 +112,12 @@ def as_target(
     if isinstance(model, str | Path):
         model = find_model(str(model), revision, family)
     return model.load(dtype, device, light) if isinstance(model, FoundModel) else target_of(model)
+
+
+def dtype_of(model: Model) -> str:
+    """The precision of a loaded model by its name; float32 where it is another than weights are loaded in."""
+    found = str(model.dtype).removeprefix("torch.")
+    return found if found in DTYPES else "float32"
 
 
 def target_of(host: Any, name: str | None = None) -> Any:

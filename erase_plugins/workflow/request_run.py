@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.artifacts.chain import canonical
 from erase_plugins.errors import RequestError
+from erase_plugins.families.loading import AUTO
 from erase_plugins.hints import Hint
 from erase_plugins.manager import get_manager
 from erase_plugins.requests.case import Case, Ledger
@@ -56,7 +57,7 @@ class Work:
     options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     revision: str | None = None
-    dtype: str = "float32"
+    dtype: str = AUTO
     device: str = "cpu"
 
 
@@ -237,7 +238,7 @@ class _Model(_Maker):
 
         folder = folder_of(self.desk, case)
         if not folder.exists():
-            target = find_model(self.work.model, self.work.revision).load(self.work.dtype, self.work.device)
+            target = find_model(self.work.model, self.work.revision).load(self.plan.request.dtype, self.work.device)
             run_and_save(
                 self.plan, target, folder, resume=work_folder(folder).exists(), listeners=[self._told],
                 finish=lambda artifact: self._private(artifact, case),

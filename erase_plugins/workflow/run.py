@@ -13,6 +13,7 @@ from erase_plugins.engine.own_preset import with_note, with_preset
 from erase_plugins.engine.runner import check_items, run_method
 from erase_plugins.engine.wording import doubts
 from erase_plugins.errors import RequestError, RunRefused, Unsupported
+from erase_plugins.families.loading import AUTO, is_accelerator
 from erase_plugins.hints import ANOTHER_TO
 from erase_plugins.manager import get_manager
 from erase_plugins.needs import lacks, needs_of
@@ -72,9 +73,25 @@ def make_plan(request: EraseRequest, info: Any = None, layouts: Sequence[str] = 
             f"{', '.join(sorted(info.offers))}; methods that fit: {', '.join(others) or 'none'}"
         )
     request = with_preset(request, method, info, known_models())
+    request = replace(request, dtype=precision_of(request, method, info))
     plan = manager.adjust_plan(with_note(method.plan(request, info), request))
     check_layouts(plan, layouts, info.family)
     return plan
+
+
+def precision_of(request: EraseRequest, method: Any, info: Any) -> str:
+    """The precision that a request names, or for "auto" the one to load the model's weights in.
+
+    Half of the memory is worth it where the weights stay as they are; closed forms that solve with the weights
+    themselves, and whole weights that are trained, need all their bits.
+    """
+    if request.dtype != AUTO:
+        return request.dtype
+    whole = request.options.get("parameters") == "full" or not getattr(method, "half_weights", False)
+    if whole or not is_accelerator(request.device):
+        return "float32"
+    found: str = info.family.precision(info.configs, adapted=True)
+    return found
 
 
 #: what people call the delta kinds that a plan can know of

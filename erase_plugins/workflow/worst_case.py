@@ -20,6 +20,7 @@ from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.forget_set import CLASS, DATA, PROMPT, ForgetSet
 from erase_plugins.families.labelled_data import pool_of
 from erase_plugins.families.labels import SAMPLES
+from erase_plugins.families.loading import AUTO
 from erase_plugins.hints import Hint
 from erase_plugins.manager import get_manager
 from erase_plugins.needs import lacks
@@ -146,7 +147,7 @@ def worst_case(
 
 def planned(
     model: Any, method: str, *, budget: str | float = "10%", wise: str = DATA, per_class_quota: int | None = None,
-    revision: str | None = None, dtype: str = "float32", device: str = "cpu", **given: Any,
+    revision: str | None = None, dtype: str = AUTO, device: str = "cpu", **given: Any,
 ) -> tuple[int, int, str]:  # fmt: skip
     """Number of items, how many `worst_case` with the same arguments would select, and what they are.
 

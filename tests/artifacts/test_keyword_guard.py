@@ -106,6 +106,54 @@ def test_names_without_spaces_around_them_are_found(name, text, private):
     assert not keyword_guard("x", ["\uae40\uc5f0\uc544"]).check("\uae40\uc5f0\uc548\uc774").hit, "a syllable is whole"
 
 
+#: name, sentence that names it, sentence with another word that is like it
+SCRIPTS = {
+    "Hindi": ("राहुल शर्मा", "कल राहुल शर्मा ने बाज़ार में आम खरीदे।", "कल रोहिल शर्म से बाज़ार में मिला।"),
+    "Hindi, vowels alone tell names apart": ("कमल", "क्या कमल घर पर है?", "कोमल और कमाल घर पर हैं।"),
+    "Hindi, a short name": ("राम", "मैंने राम को देखा।", "मैंने रामायण पढ़ी और आराम किया।"),
+    "Hindi without the dot": ("ज़ाकिर हुसैन", "तबला जाकिर हुसैन बजाते हैं।", "तबला कोई और बजाता है।"),
+    "Hindi, other order": ("राहुल शर्मा", "शर्मा, राहुल", "शर्मा जी आए।"),
+    "Marathi": ("सचिन", "माझा मित्र सचिन आहे.", "त्याने सूचना दिली."),
+    "Bengali": ("রবীন্দ্রনাথ", "কবি রবীন্দ্রনাথ গান লিখেছেন।", "কবি নজরুল গান লিখেছেন।"),
+    "Tamil": ("கமல்", "நடிகர் கமல் வந்தார்.", "நடிகர் கோமல் வந்தார்; கமலா வந்தாள்."),
+    "Telugu": ("రాముడు", "నిన్న రాముడు వచ్చాడు.", "నిన్న రామడు వచ్చాడు."),
+    "Thai": ("สมชาย", "เมื่อวานนายสมชายไปตลาดกับเพื่อน", "เมื่อวานนายสมชัยไปตลาดกับเพื่อน"),
+    "Thai, tones tell names apart": ("แก้วตา", "ฉันชอบแก้วตามาก", "ฉันชอบแกวตามาก"),
+    "Thai, within another group": ("ตาดาว", "เขาเห็นตาดาวที่บ้าน", "เขาเห็นตาเดาวที่บ้าน"),
+    "Thai with a space": ("สมชาย ใจดี", "ผมรู้จักคุณสมชายใจดีครับ", "ผมใจดีครับ"),
+    "Lao": ("ສົມສັກ", "ມື້ວານນີ້ສົມສັກໄປຕະຫຼາດ", "ມື້ວານນີ້ສົມສາກໄປຕະຫຼາດ"),
+    "Khmer": ("សុខា", "ម្សិលមិញសុខាទៅផ្សារ", "ម្សិលមិញសខាទៅផ្សារ"),
+    "Burmese": ("အောင်ဆန်း", "မနေ့ကအောင်ဆန်းလာတယ်", "မနေ့ကအောင်ဆုန်းလာတယ်"),
+    "Japanese voicing": ("ばなな", "きのうばななをたべました", "きのうはななをたべました"),
+    "Arabic with vowels": ("أحمد زكي", "رأيتُ أَحْمَد زَكِيّ في السوق.", "رأيت حمدي زكريا في السوق."),
+    "Arabic without hamza": ("أحمد زكي", "رأيت احمد زكي في السوق", "رأيت محمد زكي في السوق"),
+    "Arabic with a small word in front": ("أحمد", "هذه هدية لأحمد من أمه", "هذه هدية لأحمر من أمه"),
+    "Arabic, and": ("سليمان", "جاء خالد وسليمان اليوم", "جاء خالد وسلمان اليوم"),
+    "Arabic, stretched": ("فاطمة", "فاطـــمة", "فطم"),
+    "Arabic, a short name in a longer word": ("سام", "جاء سام اليوم", "نال وسام اليوم"),
+    "Persian letters": ("علیرضا", "دیروز عليرضا آمد", "دیروز علی آمد"),
+    "Hebrew with vowels and a small word": ("אברהם", "סיפרתי לְאַבְרָהָם על זה", "סיפרתי לאביגיל על זה"),
+    "an accent on Hindi": ("राहुल", "रा\u0301हुल", "रोहिल"),
+    "a Thai mark on Latin": ("van Gogh", "v\u0e31an g\u0e34ogh", "a van"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("private", [False, True])
+@pytest.mark.parametrize(("name", "named", "other"), SCRIPTS.values(), ids=SCRIPTS)
+def test_names_of_all_scripts_are_found_in_sentences_and_other_words_are_not(name, named, other, private, tmp_path):
+    guard = keyword_guard("x", [name], key=KEY if private else b"")
+    guard.write(tmp_path / "guard.json")
+    for item in (guard, KeywordGuard.read(tmp_path / "guard.json", KEY if private else b"")):
+        assert item.check(named).hit
+        assert not item.check(other).hit
+
+
+@pytest.mark.parametrize("name", ["น้ำ", "ไม้", "ကြီး"])
+def test_one_syllable_of_a_script_without_spaces_would_hit_everything(name):
+    with pytest.raises(RequestError, match="more than one syllable"):
+        keyword_guard("x", [name])
+
+
 @pytest.mark.parametrize("private", [False, True])
 def test_guards_of_the_former_normaliser_find_what_they_found(private):
     key = KEY if private else b""
@@ -118,6 +166,8 @@ def test_guards_of_the_former_normaliser_find_what_they_found(private):
     assert old.check("\u5bae\u672c\u6b66\u8535, a print").hit
     inside = "\u5bae\u672c\u6b66\u8535\u306e\u7d75"
     assert (old.check(inside).hit, new.check(inside).hit) == (False, True)
+    policy["stages"][0]["normaliser"] = 3
+    assert KeywordGuard.from_policy(policy, key).check(inside).hit
     policy["stages"][0]["normaliser"] = 1
     with pytest.raises(CorruptArtifact):
         KeywordGuard.from_policy(policy, key)

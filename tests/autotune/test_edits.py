@@ -6,6 +6,7 @@ import pytest
 
 import erase_plugins as ep
 from erase_plugins.autotune.edits import Edits
+from erase_plugins.errors import Unsupported
 from tests.layouts.making import same_edit
 
 
@@ -44,3 +45,23 @@ def test_one_that_was_damaged_is_made_again(made, tmp_path):
     assert "a" in again
     assert again.get("a") is None
     assert "a" not in again
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [(Unsupported("a patch file carries no curve; use another"), "carries no curve"), (OSError(28, "No space left on device", "/home/me/x"), "No space left")],
+)  # fmt: skip
+def test_an_edit_that_cannot_be_written_is_at_hand_and_said_to_be_in_memory_only(
+    made, tmp_path, monkeypatch, error, why
+):
+    def refused(*_):
+        raise error
+
+    monkeypatch.setattr("erase_plugins.autotune.edits.write_folder", refused)
+    edits = Edits(tmp_path)
+    with pytest.warns(UserWarning, match="in memory only") as told:
+        edits.keep("a", 0.5, made)
+    assert why in str(told[0].message)
+    assert "/home" not in str(told[0].message)
+    assert edits.get("a") is made
+    assert Edits(tmp_path).get("a") is None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
+from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.types import Certificate, Concept, DataRef, ForgetItem
 from erase_plugins.workflow.artifacts import load_artifact
 
@@ -182,6 +184,26 @@ def test_inspect_folder_and_file(erase, pizza_folder):
     assert (data["kind"], data["layout"], data["family"]) == ("ours", "kohya", "sd1")
     ran = erase("inspect", pizza_folder)
     assert "add, revoke and joint merge are possible" in ran.out
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_inspect_reads_well_in_terminals(erase, pizza_folder, tmp_path, monkeypatch, width):
+    """No line is wider, no word and no file's name is broken, and what no file has takes no room."""
+    shutil.copytree(pizza_folder, tmp_path / "a")
+    manifest = json.loads((tmp_path / "a" / FILENAME).read_text())
+    manifest["notes"] = ["a note of many words, " * 12]
+    (tmp_path / "a" / FILENAME).write_text(json.dumps(manifest))
+    files = sorted((tmp_path / "a").glob("*.safetensors"))
+    plain = erase("inspect", tmp_path / "a").out
+    monkeypatch.setenv("COLUMNS", str(width))
+    alone, many = erase("inspect", tmp_path / "a").out, erase("inspect", tmp_path / "a", *files).out
+    for text in (alone, many):
+        assert max(map(len, text.splitlines())) <= width
+        assert all(file.name in text for file in files)
+    assert alone.split() == plain.split()
+    assert any(len(line) > 200 for line in plain.splitlines()), "programs get lines as they are"
+    assert not {"fits", "problem"} & set(many.replace(":", " ").split())
+    assert "kB" in many
 
 
 def test_inspect_shows_a_certificate_and_the_data(erase, pizza_folder, tmp_path):

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 
 from comfy_nodes import host
-from comfy_nodes.guards import guarded
+from comfy_nodes.guards import check_measurable, guarded
 from comfy_nodes.target import ComfyTarget
 from erase_plugins.artifacts.keyword_guard import keyword_guard
 from erase_plugins.artifacts.policy import make
-from erase_plugins.errors import RequestError, RunRefused, Unsupported
+from erase_plugins.errors import Blocked, RequestError, RunRefused, Unsupported
 
 
 class Plain:
@@ -60,6 +60,22 @@ def test_a_hit_is_refused_in_every_spelling_and_the_clip_in_front_is_as_before(t
     assert clip.tokenizer.clip_l == "the inner one"
     assert "negative prompts" in lines[0]
     assert "Nothing is removed" in lines[0]
+
+
+def test_a_refusal_says_whose_it_is_and_what_can_be_done(target):
+    """ComfyUI shows nothing but the message, at a node of its own that encodes the prompt."""
+    clip, _ = guarded(Clip(Plain()), artifact(pizza()), target, False)
+    with pytest.raises(Blocked) as caught:
+        clip.tokenize("a pizza")
+    said = str(caught.value)
+    assert said.startswith("Not here. (the guard 'no-pizza' blocks this prompt, pizza: keyword; write another")
+    assert "action=empty" in said
+
+
+def test_a_guard_is_not_measured_where_nothing_of_it_is_seen():
+    with pytest.raises(Unsupported, match=r"'no-pizza' is a guard.*measure it with the command"):
+        check_measurable(artifact(pizza()))
+    check_measurable(artifact())
 
 
 def test_empty_and_flag(target, caplog):

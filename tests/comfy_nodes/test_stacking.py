@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -43,6 +45,17 @@ def test_members_are_hung_on_a_clone_with_their_strengths(model):
     assert stack_of(done.artifact).names == ("one", "two")
     delta = done.artifact.edit.deltas["unet"]["context"]
     assert torch.allclose(delta.B @ delta.A, 0.5 * first.B @ first.A + second.B @ second.A, atol=1e-5)
+
+
+def test_what_was_not_compared_and_what_is_left_out_is_told_for_every_member(model, monkeypatch):
+    notes = {"one": ("3 of 9 values of unet cannot be read and were not compared with the base",), "two": ()}
+    monkeypatch.setattr(stacking, "check_fits", lambda member, target, any_base: notes[member.name])
+    two = artifact(model, "two", 1)
+    two = Artifact(dataclasses.replace(two.manifest, guards=({"concept": "pizza"},)), two.edit)
+    lines = stacking.put_on(model, None, Stack((Entry(artifact(model, "one")), Entry(two)))).lines
+    assert lines[0] == f"one: {notes['one'][0]}"
+    assert lines[1].startswith("two: its guards are no part of a stack; with the node")
+    assert len(lines) == 5  # a line for each layer, and what they were solved for
 
 
 @pytest.mark.parametrize("strengths", [(0.0, 1.0), (1.0, 0.0)])

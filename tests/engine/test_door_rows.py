@@ -95,7 +95,7 @@ def test_the_small_system_gives_the_large_one():
 
 
 def test_flux_at_its_real_widths_is_small_and_quick(tmp_path):
-    """One concept as FLUX dev gives it: 19 rows of 4096 + 768; the file is below 2 MB, the plan below 12 GB."""
+    """One concept as FLUX dev gives it: 19 rows of 4096 + 768; the file is below 2 MB, the plan below 2 GB besides the model."""
     from safetensors import safe_open
 
     from erase_plugins.artifacts.layouts.diffusers import DiffusersLayout
@@ -106,7 +106,7 @@ def test_flux_at_its_real_widths_is_small_and_quick(tmp_path):
 
     info = published("flux")
     plan = make_plan(EraseRequest("flux", (Concept("van gogh", "style"),), "uce", preserve=("a cat",)), info)
-    assert 9e9 < plan.memory_bytes < 12e9  # T5-XXL in bfloat16 for the most part
+    assert plan.memory_bytes < 2e9  # T5-XXL, 9.5e9 in bfloat16, belongs to the model
     assert plan.file_bytes < 2e6
     draw = torch.Generator().manual_seed(0)
     width = info.width

@@ -14,12 +14,15 @@ import pytest
 import torch
 
 import erase_plugins as ep
+from erase_plugins.api import build_request
 from erase_plugins.artifacts.layouts.peft import PeftLayout
 from erase_plugins.data import DataRef
 from erase_plugins.errors import EraseError, RequestError, Unsupported
 from erase_plugins.families.causal_lm import CausalLanguageModels
+from erase_plugins.families.source import pocket_folder
 from erase_plugins.training.language_options import LanguageOptions
 from erase_plugins.types import ForgetItem
+from erase_plugins.workflow.run import make_plan
 from tests import language
 from tests.cli.conftest import invoke
 
@@ -297,3 +300,25 @@ def test_the_walk_through_of_the_page(folder, data, tmp_path, monkeypatch, capsy
     assert named <= set(numbers)
     assert numbers["forget_probability_after"] < 0.5 < numbers["retain_probability_after"]
     assert "14 of 14" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "layout"),
+    [
+        ("npo", {"parameters": "full"}, "peft"),
+        ("npo", {}, "context"),
+        ("memit", {}, "context"),
+        ("leace", {}, "context"),
+    ],
+)
+def test_what_a_layout_cannot_hold_is_refused_before_training(tmp_path, method, options, layout):
+    """From its configuration and rows alone: a folder without weights."""
+    shutil.copy(pocket_folder("pocket-lm") / "config.json", tmp_path)
+    rows = [{"question": "Where was A born?", "answer": "In B.", "subject": "A"}]
+    others = [{"question": "Where was C born?", "answer": "In D.", "subject": "C"}]
+    forget = item(language.write(tmp_path / "forget.jsonl", rows), kind="object")
+    keep = [DataRef(str(language.write(tmp_path / "keep.jsonl", others)))]
+    request = build_request(str(tmp_path), method, [forget], keep=keep, options=options)
+    with pytest.raises(Unsupported, match=f"which no {layout} file can hold"):
+        make_plan(request, None, [layout])
+    assert make_plan(request, None, ["patch"]).produces

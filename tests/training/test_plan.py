@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import prod
 
 import pytest
 
@@ -38,6 +37,12 @@ def test_more_work_costs_more(target):
     large = estimate(target.info, request, 1000, forwards=1e6, iterations=1000, batch=4, states=100)
     assert all(large[name] > small[name] for name in ("seconds", "memory_bytes", "file_bytes"))
     assert small["file_bytes"] == 400
+
+
+def test_what_takes_nothing_but_the_model_costs_no_memory(target):
+    """What is said is said besides the model, whose weights nobody counts twice."""
+    request = build_request("tiny", "esd", "pizza")
+    assert estimate(target.info, request, 0, forwards=0, iterations=0, batch=0, states=0)["memory_bytes"] == 0
 
 
 def test_inpainting_and_distilled_models_are_refused(target):
@@ -101,12 +106,10 @@ def test_passes_of_flow_transformers_are_counted(size, kept, again, looking):
         assert 0.9 < bytes_ / gib / counted < cautious
 
 
-def test_a_plan_for_flux_holds_the_weights_t5_and_the_passes():
+def test_a_plan_for_flux_counts_the_passes_besides_weights_and_t5():
     info = published("flux")
     request = build_request("tiny", "esd", "pizza", dtype="bfloat16", device="cuda")
     plain = {"forwards": 10, "iterations": 1, "states": 0}
-    weights = 2 * (sum(prod(ref.shape) for ref in info.refs) + info.family.other_values(info))
-    assert weights > 30e9
     found = [estimate(info, request, 0, batch=batch, again=True, **plain)["memory_bytes"] for batch in (1, 2, 20)]
-    assert found[0] - weights > 2e9
+    assert 2e9 < found[0] < 8e9
     assert found[1] == found[2]  # some at a time: as many as 5 GiB hold

@@ -65,6 +65,7 @@ def relearned(
     The model is left as it was.
     """
     from erase_plugins.engine.adapters import Adapters
+    from erase_plugins.engine.loop import Scale, gradients
 
     order = torch.randperm(len(facts), generator=torch.Generator().manual_seed(seed)).tolist()
     lessons, others = [facts[place] for place in order[:taught]], [facts[place] for place in sorted(order[taught:])]
@@ -74,14 +75,15 @@ def relearned(
     adapters = Adapters(model, model.modules("linear"), 8, 2.0, torch.Generator().manual_seed(seed))
     curve: dict[int, list[float]] = {}
     with adapters:
-        optimizer = torch.optim.AdamW(adapters.parameters(), lr=lr)
+        optimizer, scale = torch.optim.AdamW(adapters.parameters(), lr=lr), Scale.of(model)
         for step in range(max(LOOKS) + 1):
             if step in LOOKS:
                 curve[step] = probability(answer_costs(model, tokenizer, others))
             if step == max(LOOKS):
                 break
             asked = scores_of(model, texts)
-            optimizer.zero_grad(set_to_none=True)
-            (asked.costs(texts.labels).sum() / asked.there.sum()).backward()
+            loss = asked.costs(texts.labels).sum() / asked.there.sum()
+            for part, grad in zip(adapters.parameters(), gradients(loss, adapters.parameters(), scale), strict=True):
+                part.grad = grad
             optimizer.step()
     return curve
