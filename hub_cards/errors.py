@@ -177,7 +177,7 @@ class _Retries:
         if "thrown while requesting" in text:
             self.here.reason = reason = text.split(" thrown")[0] if "requesting PUT" in text else ""
         elif tried is None:
-            return "Falling back to HTTP upload" not in text  # that is as `hub_cards.upload` wants it
+            return "Falling back to HTTP upload" not in text  # that is as `hub_cards.sending` wants it
         if reason and tried and int(tried[1]) >= TRIES:
             self.given_up = f"given up after {TRIES} tries of a file: {reason}"
         if tried and not self.said and sys.stderr.isatty():

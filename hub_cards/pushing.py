@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,21 +13,21 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from erase_plugins.artifacts.store import verify_file
 from erase_plugins.errors import HubUnreachable, NotAllowed, PushRefused
-from erase_plugins.evaluation.saved import check_about, read_attacks, read_report
+from erase_plugins.evaluation.saved import REPORT, check_about, read_attacks, read_report
 from erase_plugins.evaluation.sensitive import to_blur
-from erase_plugins.hints import Hint, sentence_of
+from erase_plugins.hints import Hint, Sentence, sentence_of
 from erase_plugins.manager import get_manager
+from erase_plugins.secret_texts import leak
 from erase_plugins.types import EvalReport
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.pairs import Gallery, read_gallery
-from hub_cards.attacks import attack_files
-from hub_cards.bundle import CARD, REPORT, Bundle, How, PushFile, artifact_files, report_files
-from hub_cards.errors import clean, reaching
+from hub_cards.bundle import CARD, Bundle, How, PushFile, artifact_files
+from hub_cards.errors import clean, reaching, tokens
+from hub_cards.evidence import attack_files, report_files
 from hub_cards.front_matter import keep_user_text, merge
 from hub_cards.kept import Kept, check_theirs, keep
 from hub_cards.model_card import TAGS, card
 from hub_cards.remote import Remote, look, with_state
-from hub_cards.secrets import check_files
 from hub_cards.sending import Pushed, send
 
 __all__ = ["Pushed", "publish", "push", "ready", "token_needed"]
@@ -165,6 +165,22 @@ def ready(
         if not replace_theirs:
             check_theirs(found, remote)
     fits(remote.seen_by(bundle), parent, bundle.private)
+
+
+def check_files(files: Iterable[PushFile], personal: bool = False) -> None:
+    """The last look before anything is sent: no access key, and no private text that somebody did not mean to publish.
+
+    Raises:
+        PushRefused: names the file, the kind of what is in it and where; the text itself is not shown.
+    """
+    known = tokens()
+    for item in files:
+        with item.open() as file:
+            found = leak(item.name, file, known, personal)
+        if found is not None:
+            public = Sentence("take it out, or add ", Hint("personal"), " if it may be public")
+            way = public if found[2] else "take it out and make the key void"
+            raise PushRefused(f"{found[0]} holds {found[1]}; ", way, "; nothing was sent")
 
 
 def fits(bundle: Bundle, parent: str | None, private: bool) -> None:

@@ -11,14 +11,14 @@ from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.errors import ArtifactError
 from erase_plugins.evaluation.sensitive import adults_only, to_blur
 from erase_plugins.families.source import POCKET
+from erase_plugins.licences import licence_of
+from erase_plugins.markdown import flat, listed
 from erase_plugins.page.package import carried
 from erase_plugins.page.studio import Settings
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.pairs import Gallery, choose_prompts
 from hub_cards.bundle import CARD, How, PushFile
-from hub_cards.escape import flat, listed
 from hub_cards.front_matter import ADULT
-from hub_cards.licences import licence_of
 from hub_cards.pushing import publish
 from hub_cards.references import SCHEME
 from hub_cards.sending import Pushed
