@@ -20,7 +20,7 @@ from erase_plugins.manager import get_manager
 from erase_plugins.secret_texts import leak
 from erase_plugins.types import EvalReport
 from erase_plugins.workflow.artifacts import load_artifact
-from erase_plugins.workflow.pairs import Gallery, read_gallery
+from erase_plugins.workflow.pairs import INDEX, Gallery, read_gallery
 from hub_cards.bundle import CARD, Bundle, How, PushFile, artifact_files
 from hub_cards.errors import clean, reaching, tokens
 from hub_cards.evidence import attack_files, report_files
@@ -39,7 +39,7 @@ def push(
     *,
     report: EvalReport | str | Path | None = None,
     pictures: bool = True,
-    gallery: Gallery | str | Path | None = None,
+    gallery: Gallery | str | Path | Callable[[], Gallery] | None = None,
     blur: bool | None = None,
     adult: bool | None = None,
     space: str | None = None,
@@ -54,7 +54,8 @@ def push(
         report: evaluation of the artifact (report, report.json or its folder); goes onto the card and along, and so do
             the numbers of attacks that lie beside it (attack-NAME.json).
         pictures: publish pictures at all.
-        gallery: pairs before and after (`hub_cards.draw_pairs`), or the folder where a card and its pictures lie.
+        gallery: pairs before and after (`hub_cards.draw_pairs`), or the folder where a card and its pictures lie, or a
+            function that draws them, which is called once nothing else speaks against the push.
         blur: make pictures unrecognisable; by default for explicit concepts and persons.
         adult: ask visitors of the page first; by default for explicit concepts, and where the page asks already.
         space: "owner/name" of a Space where readers can try it; one that the page names stays.
@@ -75,12 +76,16 @@ def push(
     against, place = read_attacks(report)
     check_about([*against, *([] if found is None else [found])], loaded)
     hide = to_blur(loaded.manifest.concepts) if blur is None else blur
-    extra = report_files(found, folder, pictures, hide)
-    shown = [item.name for item in extra if item.name != REPORT]
-    drawn = gallery if isinstance(gallery, Gallery) or gallery is None else read_gallery(gallery)
-    drawn = None if drawn is None or not pictures else drawn.blur() if hide else drawn
-    extra += attack_files(against, place, publish_attacks)
-    extra += [] if drawn is None else [PushFile(name, data) for name, data in drawn.files().items()]
+    measured = report_files(found, folder, pictures, hide)
+    shown = [item.name for item in measured if item.name != REPORT]
+    files = [*artifact_files(loaded), *measured, *attack_files(against, place, publish_attacks)]
+    message = f"{loaded.name}: {', '.join(loaded.manifest.erased)[:60]} erased"
+    if callable(gallery) and pictures and not how.dry_run:
+        ready(how.bundle(loaded, repo, files, message), parent=how.parent, prune=how.prune, renewed=(INDEX,))
+    drawn = None if not pictures else gallery() if callable(gallery) else gallery
+    drawn = read_gallery(drawn) if isinstance(drawn, str | Path) else drawn
+    drawn = drawn.blur() if drawn and hide else drawn
+    files += [] if drawn is None else [PushFile(name, data) for name, data in drawn.files().items()]
 
     def write(kept: Kept) -> str:
         return card(
@@ -91,12 +96,10 @@ def push(
             space=space or kept.space,
         )  # fmt: skip
 
-    files = [*artifact_files(loaded), *extra]
     if loaded is artifact:  # it was read some time ago
         for item in loaded.manifest.files:
             verify_file(loaded.path, item)
-    bundle = how.bundle(loaded, repo, files, f"{loaded.name}: {', '.join(loaded.manifest.erased)[:60]} erased")
-    return publish(bundle, write, how, pictures=pictures, adult=adult)
+    return publish(how.bundle(loaded, repo, files, message), write, how, pictures=pictures, adult=adult)
 
 
 def publish(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,7 +16,7 @@ from huggingface_hub.utils import tqdm_stream_file
 from erase_plugins.errors import HubError, NotAllowed, PushRefused
 from erase_plugins.hints import AGAIN, Sentence, sentence_of
 from hub_cards.bundle import CARD, Bundle, PushFile
-from hub_cards.errors import BAD_PAGE, clean, given_up, reaching
+from hub_cards.errors import BAD_PAGE, clean, reaching
 from hub_cards.remote import look, with_state
 
 #: files of one commit; the Hub gets slow with more
@@ -29,7 +28,7 @@ _TOLD = 5
 
 
 class Addition(CommitOperationAdd):
-    """A file as the client sends it: by LFS, which every server speaks, and with an end to trying.
+    """A file as the client sends it: by LFS, which every server speaks.
 
     The client sends by xet what it is given by path, and has no way back from there. It sends files of the same bytes
     several times, also at once, so each time the file is opened anew. A hash that is known is handed on, since the
@@ -46,21 +45,8 @@ class Addition(CommitOperationAdd):
     def as_file(self, with_tqdm: bool = False) -> Iterator[BinaryIO]:
         """The file, open; a large one with a bar if asked for."""
         place, large = self.item.source, with_tqdm and self.item.size > _LARGE
-        file: Any
         with tqdm_stream_file(place) if large and isinstance(place, Path) else self.item.open() as file:
-            file.seek = partial(_seek, file.seek)
             yield file
-
-
-def _seek(seek: Callable[..., int], *place: int) -> int:
-    """Goes to a place in a file; the client does it before every try.
-
-    Raises:
-        ConnectionError: a file of this push was tried too often; each of thousands would be tried for half a minute.
-    """
-    if given_up():
-        raise ConnectionError(given_up())
-    return seek(*place)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ With what the commands that publish share: their options, what is shown before, 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import click
@@ -152,15 +153,11 @@ def say_pushed(done: Any, repo: str, use: str) -> None:
 @push_options
 def command(artifact: str, repo: str, report: str | None, merged: str | None, strength: float, **given: Any) -> None:
     """Publish an artifact folder with its card; what is there stays. Log in with `hf auth login` or HF_TOKEN."""
-    from erase_plugins.evaluation.saved import REPORT
     from erase_plugins.records.release import is_release
     from erase_plugins.workflow.artifacts import load_artifact
-    from erase_plugins.workflow.pairs import INDEX
-    from hub_cards.bundle import How, artifact_files
     from hub_cards.checkpoint import push_merged
-    from hub_cards.errors import check_repo
     from hub_cards.heads import push_head
-    from hub_cards.pushing import push, ready
+    from hub_cards.pushing import push
 
     quiet_client()
     place, wanted, blur = existing(artifact), asked(given), False if given.pop("unblurred") else None
@@ -177,12 +174,8 @@ def command(artifact: str, repo: str, report: str | None, merged: str | None, st
         full = push_merged(loaded, merged, repo, strength=strength, **given)
         say_pushed(full, repo, f"use it: erase-plugins generate --model {repo} --prompt ... --out picture.png")
         return
-    if page["pictures"] and (wanted["pairs"] or wanted["prompts"]):
-        how = How(**given)
-        if not how.dry_run:
-            bundle = how.bundle(loaded, check_repo(repo), artifact_files(loaded), "")
-            ready(bundle, parent=how.parent, prune=how.prune, renewed=(INDEX, *([REPORT] if report else [])))
-        page["gallery"] = draw(loaded, report, wanted) or page["gallery"]
+    if wanted["pairs"] or wanted["prompts"]:
+        page["gallery"] = partial(draw, loaded, report, wanted)
     done = push(loaded, repo, report=report, blur=blur, **page, **given)
     say_pushed(done, repo, f"use it: erase-plugins generate hub:{repo} --prompt ... --out picture.png")
 
