@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -180,6 +181,16 @@ def test_inspect_folder_and_file(erase, pizza_folder):
     assert (data["kind"], data["layout"], data["family"]) == ("ours", "kohya", "sd1")
     ran = erase("inspect", pizza_folder)
     assert "add, revoke and joint merge are possible" in ran.out
+
+
+def test_inspect_shows_the_command_that_makes_it_again(erase, pizza_folder, tmp_path):
+    again = erase("inspect", pizza_folder, "--json").data["again"]
+    assert again.startswith("erase-plugins run uce --model pocket --erase pizza ")
+    assert " --set vocabulary=200 " in again
+    assert f"again: {again}" in erase("inspect", pizza_folder).out
+    assert erase(*shlex.split(again)[1:], "--dry-run").code == 0
+    load_artifact(pizza_folder).with_manifest(history=({"action": "add"},)).save(tmp_path / "grown", ("patch",))
+    assert "again:" not in erase("inspect", tmp_path / "grown").out, "no single command made it"
 
 
 def test_inspect_shows_a_certificate_and_the_data(erase, pizza_folder, tmp_path):
