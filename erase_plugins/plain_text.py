@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from functools import lru_cache
 
 _PATH = re.compile(r"(?<![\w:/.~])(?:[A-Za-z]:[\\/]|/)(?:[^\s'\",;:()\\/]+[\\/])+")
 _TOKEN = re.compile(r"\b(hf_|ghp_|sk-)[A-Za-z0-9_-]{8,}")
@@ -76,35 +75,3 @@ def first_line(error: BaseException) -> str:
     """Type and first line of an error."""
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0] if text else ''}".rstrip(": ")
-
-
-#: what gives access to something; never sent
-KEYS = {
-    "a Hugging Face token": r"\bhf_[A-Za-z0-9]{20,}|\bapi_org_[A-Za-z0-9]{20,}",
-    "an API key (sk-...)": r"\bsk-[A-Za-z0-9_-]{20,}",
-    "a GitHub token": r"\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_[A-Za-z0-9_]{20,}",
-    "a GitLab token": r"\bglpat-[A-Za-z0-9_-]{20,}",
-    "an AWS access key": r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
-    "an AWS secret key": r"(?i:aws.{0,20}secret.{0,20}?)[\s:='\"\\]{1,5}[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+])",
-    "a Google API key": r"\bAIza[A-Za-z0-9_-]{35}",
-    "a Slack token": r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}",
-    "a private key": r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY",
-    "a login in an address": r"://[^\s/:@\"']{1,200}:[^\s/@\"']{1,200}@",
-}
-#: what is about a person or their machine; sent if they say so
-PERSONAL = {
-    "an e-mail address": r"(?<![\w.+-])[\w.+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*\.[A-Za-z]{2,24}\b",
-    "a home folder": r"(?<![\w.])(?:/home|/Users|/root)/[^\s/\"'<>]+|\b[A-Za-z]:[\\/]+Users[\\/]+[^\s\\/\"'<>]+",
-}
-
-
-@lru_cache(maxsize=4096)  # names of weights and words of cards stand in every file of a library
-def secret_in(text: str, personal: bool = False) -> tuple[str, bool] | None:
-    """What a text holds that should not be published, and whether it is about a person rather than an access key.
-
-    Args:
-        text: any text.
-        personal: what is about a person may be published.
-    """
-    kinds = KEYS if personal else {**KEYS, **PERSONAL}
-    return next(((what, what in PERSONAL) for what, pattern in kinds.items() if re.search(pattern, text)), None)

@@ -4,32 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from erase_plugins.artifacts.links import is_inside
 from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.errors import ArtifactError, RequestError
-from erase_plugins.evaluation.sensitive import blurred, is_png
 from erase_plugins.hints import Command, Hint
 from erase_plugins.page.package import pinned
 from erase_plugins.records.release import PROOF, is_proven
-from erase_plugins.types import EvalReport
 from hub_cards.errors import check_repo
 
 #: characters of the id of a file that is not in LFS
 GIT_ID = 40
 CARD = "README.md"
-REPORT = "report.json"
-#: pictures of an evaluation that may be published, by their name in the report
-PICTURES = {"contact_sheet": "images/contact_sheet.png", "chart": "images/chart.png"}
-#: other pictures that a suite attached to its report
-FIGURE = "images/figure-{}"
-_FIGURE_NAME = re.compile(r"images/figure-[A-Za-z0-9][A-Za-z0-9_.-]*\.png")
 
 
 @dataclass(frozen=True)
@@ -188,29 +177,6 @@ class How:
             artifact, repo, tuple(files), private=self.private, revision=self.revision, create_pr=self.create_pr,
             message=self.message or message, **more,
         )  # fmt: skip
-
-
-def report_files(report: EvalReport | None, folder: Path | None, pictures: bool, blur: bool = False) -> list[PushFile]:
-    """The report and its pictures, as far as they are on disk and really are pictures; unrecognisable with ``blur``."""
-    if report is None:
-        return []
-    text = json.dumps(report.to_dict(), indent=2, sort_keys=True)
-    found = [PushFile(REPORT, text.encode())]
-    if folder is None or not pictures:
-        return found
-    figures = {key: FIGURE.format(name) for key, name in report.files.items() if key not in PICTURES}
-    for key, name in (*PICTURES.items(), *figures.items()):
-        place = folder / Path(str(report.files.get(key, ""))).name
-        shown = is_picture(name) and place.is_file() and is_inside(place, folder)
-        data = place.read_bytes() if shown else b""
-        if is_png(data):
-            found.append(PushFile(name, blurred(data) if blur else place))
-    return found
-
-
-def is_picture(name: str) -> bool:
-    """Whether a file in a repository has the name of a picture of a report."""
-    return name in PICTURES.values() or _FIGURE_NAME.fullmatch(name) is not None
 
 
 def artifact_files(artifact: Any) -> list[PushFile]:

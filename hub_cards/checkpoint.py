@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.errors import Unsupported
+from erase_plugins.licences import needed
 from hub_cards.bundle import How, PushFile
 from hub_cards.kept import Kept
-from hub_cards.licences import needed
 from hub_cards.model_card import merged_card
 from hub_cards.pushing import Pushed, publish, ready
 from hub_cards.remote import MERGED

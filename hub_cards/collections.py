@@ -18,11 +18,11 @@ from erase_plugins.artifacts.places import COLLECTION, INDEX, check_place
 from erase_plugins.artifacts.store import file_hash, read_manifest
 from erase_plugins.compose import merge
 from erase_plugins.errors import CorruptArtifact, HubError, RequestError
+from erase_plugins.licences import needed
 from erase_plugins.workflow.collection import Collection, build_collection
 from hub_cards.bundle import How, PushFile, artifact_files
 from hub_cards.fetching import Fetched, wanted_files
 from hub_cards.kept import Kept
-from hub_cards.licences import needed
 from hub_cards.model_card import collection_card, has_lora
 from hub_cards.pushing import Pushed, publish, token_needed
 from hub_cards.references import Source, parse

@@ -6,9 +6,8 @@ import logging
 import os
 import re
 import sys
-import threading
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -83,10 +82,8 @@ def reaching(what: str, repo: str) -> Iterator[None]:
     Raises:
         HubError, NotAllowed: with the reason and what to do.
     """
-    retries = _Retries()
-    _WATCHED.append(retries)
     try:
-        with filtered(dict.fromkeys(_CLIENT, retries.passes)):
+        with filtered(dict.fromkeys(_CLIENT, _quiet())):
             yield
     except EraseError:
         raise
@@ -95,8 +92,6 @@ def reaching(what: str, repo: str) -> Iterator[None]:
         if made is None:
             raise
         raise made from None  # the client's own text may hold signed links
-    finally:
-        _WATCHED.remove(retries)
 
 
 @cache
@@ -158,38 +153,21 @@ def _wait(response: Any) -> str:
     return f"in {found[0]} seconds, or log in, which allows more" if found else "later"
 
 
-#: tries of one file, with 1, 2 and 4 seconds behind them, after which no file of a push is tried any more
-TRIES = 3
 #: loggers of the client that say what we say ourselves, or what nobody has to know
 _CLIENT = ("huggingface_hub.utils._http", "huggingface_hub._commit_api")
+#: lines of theirs: two for every try, and that files go by LFS, as `hub_cards.sending` wants it
+_LOGGED = ("thrown while requesting", "[Retry ", "Falling back to HTTP upload")
 
 
-class _Retries:
-    """Keeps the client's two lines per try away while we wait; on a terminal one line says that we do."""
+def _quiet() -> Callable[[logging.LogRecord], bool]:
+    """Keeps such lines away; on a terminal one line of ours says that the client waits and tries again."""
+    said: list[str] = []
 
-    def __init__(self) -> None:
-        self.here, self.said, self.given_up = threading.local(), False, ""
-
-    def passes(self, record: logging.LogRecord) -> bool:
-        """Whether a line is shown; what it says of tries is noted."""
+    def passes(record: logging.LogRecord) -> bool:
         text = record.getMessage()
-        tried, reason = re.search(r"\[Retry (\d+)/", text), str(getattr(self.here, "reason", ""))
-        if "thrown while requesting" in text:
-            self.here.reason = reason = text.split(" thrown")[0] if "requesting PUT" in text else ""
-        elif tried is None:
-            return "Falling back to HTTP upload" not in text  # that is as `hub_cards.upload` wants it
-        if reason and tried and int(tried[1]) >= TRIES:
-            self.given_up = f"given up after {TRIES} tries of a file: {reason}"
-        if tried and not self.said and sys.stderr.isatty():
-            self.said = True
-            sys.stderr.write("the Hub does not answer as it should; trying again for a while\n")
-        return False
+        if "[Retry " in text and not said and sys.stderr.isatty():
+            said.append("the Hub does not answer as it should; trying again for a while\n")
+            sys.stderr.writelines(said)
+        return not any(part in text for part in _LOGGED)
 
-
-#: of the calls that are going on
-_WATCHED: list[_Retries] = []
-
-
-def given_up() -> str:
-    """Why no file is sent any more, as the client's own words say it; empty while there is hope."""
-    return next((item.given_up for item in _WATCHED if item.given_up), "")
+    return passes

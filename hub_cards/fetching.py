@@ -1,24 +1,21 @@
-"""Single files into the client's cache: sizes before bytes, hashes after, and nothing damaged is kept.
-
-A cached file is a link into the ``blobs`` folder of its repository, where its name is the hash that the Hub announced.
-For files that the Hub keeps by xet that entry is itself a link: into the ``blobs`` folder that all repositories of the
-cache share, under the xet hash. The client links what it finds there without looking at the bytes.
-"""
+"""Single files into the client's cache: sizes before bytes, hashes after, and nothing damaged is kept."""
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants, hf_hub_download
-from huggingface_hub.hf_api import HfApi, RepoFile
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub.utils import tqdm
 
-from erase_plugins.artifacts.links import in_shared_blobs
+from erase_plugins.artifacts.links import cached_entry, forget
 from erase_plugins.artifacts.manifest import FILENAME, ArtifactFile, Manifest
 from erase_plugins.artifacts.places import INDEX
 from erase_plugins.artifacts.store import MOST_MANIFEST_BYTES
@@ -26,8 +23,9 @@ from erase_plugins.errors import CorruptArtifact, HubError, RequestError
 from erase_plugins.workflow.collection import MOST_INDEX_BYTES
 from hub_cards.bundle import PushFile
 from hub_cards.errors import reaching
-from hub_cards.progress import Tell, telling
 
+#: is told (bytes that came, bytes of the file)
+Tell = Callable[[int, int], None]
 #: bytes of what has no hash in a manifest: the manifest itself, an index, a LoRA file of a repository without manifest,
 #: a picture of a page
 MOST = {FILENAME: MOST_MANIFEST_BYTES, INDEX: MOST_INDEX_BYTES}
@@ -37,6 +35,57 @@ ALL = "all"
 
 
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+
+
+@contextmanager
+def telling(tell: Tell | None) -> Iterator[dict[str, Any]]:
+    """Arguments that make the client tell of one download in the with-block. What ``tell`` raises ends the download.
+
+    The xet library calls from a thread of its own, ignores what is raised there and goes on to the end of the file; its
+    session is cancelled then, as the client does it for Ctrl-C.
+    """
+    here, raised = threading.get_ident(), list[BaseException]()
+
+    def heard(done: int, total: int) -> None:
+        if tell is None or raised:
+            return
+        try:
+            tell(done, total)
+        except BaseException as error:
+            raised.append(error)
+            if threading.get_ident() != here:
+                threading.Thread(target=_cancel, daemon=True).start()
+            raise
+
+    try:
+        yield {} if tell is None else {"tqdm_class": partial(Bar, heard)}
+    finally:
+        if raised:
+            raise raised[0] from None
+
+
+def _cancel() -> None:
+    with suppress(Exception):  # a client without it: the download ends with the file
+        from huggingface_hub.utils._xet import abort_xet_session
+
+        abort_xet_session()
+
+
+class Bar(tqdm):
+    """A bar of the client that shows nothing and tells instead.
+
+    Args:
+        tell: called after every part.
+        total, initial: bytes of the file, and how many are there from an earlier try.
+    """
+
+    def __init__(self, tell: Tell, total: float | None = None, initial: float = 0, **_: Any) -> None:
+        super().__init__(disable=True)
+        self.tell, self.n, self.total = tell, int(initial), int(total or 0)
+
+    def update(self, count: float = 1) -> None:
+        self.n += int(count)
+        self.tell(self.n, max(self.total, self.n))
 
 
 @dataclass
@@ -91,11 +140,9 @@ class Fetched:
         return False
 
     def _announced(self, name: str, path: Path) -> str | None:
-        """The hash of a file as the Hub's list says it, for caches that do not name files after it."""
-
+        """The hash of a file as the Hub says it, for caches that do not name files after it."""
         commit = path.parents[name.count("/")].name
-        rows = HfApi().get_paths_info(self.repo, [name], revision=commit)
-        return next((row.lfs.sha256 if row.lfs else row.blob_id for row in rows if isinstance(row, RepoFile)), None)
+        return get_hf_file_metadata(hf_hub_url(self.repo, name, revision=commit)).etag
 
     def verified(self, work: Callable[[], Any]) -> Any:
         """The result of ``work``; what turns out to be damaged is not kept.
@@ -144,7 +191,7 @@ def is_as_announced(path: Path, announced: str | None = None) -> bool:
         path: place in the cache.
         announced: SHA-256 or git id; by default the name of its blob, where the cache uses links.
     """
-    blob = _blob(path)
+    blob = cached_entry(path)
     wanted = announced or (blob.name if blob is not None else "")
     if not _HASH.fullmatch(wanted):
         return True
@@ -152,31 +199,3 @@ def is_as_announced(path: Path, announced: str | None = None) -> bool:
         return PushFile(path.name, path).matches(wanted)
     except OSError:
         return False
-
-
-def forget(path: Path) -> None:
-    """Takes a cached file away, with the blob behind it; a shared blob only if its bytes are not those of its name."""
-    blob = _blob(path)
-    shared = blob.resolve() if blob is not None and blob.is_symlink() else None
-    path.unlink(missing_ok=True)
-    if blob is not None:
-        blob.unlink(missing_ok=True)
-    if shared is not None and in_shared_blobs(shared, Path(str(blob)).parent.parent.parent) and _is_damaged(shared):
-        shared.unlink(missing_ok=True)
-
-
-def _blob(path: Path) -> Path | None:
-    """The entry of a cached file in its repository; None where the cache holds plain copies."""
-    if not path.is_symlink():
-        return None
-    target = Path(os.path.normpath(path.parent.resolve() / os.readlink(path)))
-    return target if target.parent.name == "blobs" else None
-
-
-def _is_damaged(shared: Path) -> bool:
-    """Whether a shared blob holds other bytes than its name says, as far as the xet library can tell."""
-    try:
-        from hf_xet import hash_files
-    except ImportError:  # an older library: the file may be sound, and is fetched again then
-        return True
-    return shared.is_file() and str(hash_files([str(shared)])[0].hash) != shared.name

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from huggingface_hub import RepoCard
-
-from hub_cards.escape import front_matter
+from huggingface_hub.utils import yaml_dump
 
 #: keys that our pages write; every other key was added by somebody
 OURS = frozenset({
@@ -25,6 +24,11 @@ USER, USER_END = "<!-- user -->", "<!-- /user -->"
 #: a mark begins a line; inside of one it may be the name of what was erased
 _USER = re.compile(f"^{USER}(.*?){USER_END}", re.DOTALL | re.MULTILINE)
 _YAML = re.compile(r"\A---\n.*?^---[ \t]*$", re.DOTALL | re.MULTILINE)
+
+
+def front_matter(data: Mapping[str, Any]) -> str:
+    """YAML front matter; everything that is not plainly a word is quoted by the writer."""
+    return f"---\n{yaml_dump(dict(data), sort_keys=False)}---\n"
 
 
 def is_ours(card: str) -> bool:

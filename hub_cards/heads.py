@@ -7,11 +7,11 @@ from typing import Any
 
 from erase_plugins.errors import PushRefused
 from erase_plugins.hints import Hint
+from erase_plugins.licences import licence_of
 from erase_plugins.records.certificate import CERTIFICATE
 from erase_plugins.records.release import Release
 from hub_cards.bundle import How, PushFile
 from hub_cards.kept import Kept
-from hub_cards.licences import licence_of
 from hub_cards.model_card import head_card
 from hub_cards.pushing import Pushed, publish, token_needed
 

@@ -9,7 +9,7 @@ would be read as if it were about them, so such a push is refused until new evid
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,22 +19,22 @@ from erase_plugins.artifacts.places import INDEX
 from erase_plugins.errors import ArtifactError, CorruptArtifact, PushRefused, RequestError
 from erase_plugins.evaluation import saved
 from erase_plugins.hints import Hint, Sentence
+from erase_plugins.licences import Licence
 from erase_plugins.page.package import pinned
 from erase_plugins.plain_text import some
 from erase_plugins.types import AttackReport, EvalReport
 from erase_plugins.workflow import pairs
 from erase_plugins.workflow.collection import read_index
-from hub_cards import attacks
-from hub_cards.bundle import CARD, PICTURES, REPORT, Bundle, is_picture
+from hub_cards.bundle import CARD, Bundle
 from hub_cards.errors import check_repo
+from hub_cards.evidence import PICTURES, folder_of, is_evidence, is_picture, is_text, replaced
 from hub_cards.front_matter import EVIDENCE, is_ours, read
-from hub_cards.licences import Licence
 from hub_cards.remote import RECORDS, Remote
 
-#: folders of evidence; others are of a collection's artifacts
-_OWN = (f"{pairs.FOLDER}/", f"{attacks.FOLDER}/")
+#: the folder of a repository's own weights, rather than of a member of a collection
+_WHOLE = ("",)
 #: key of `EVIDENCE` -> file from which an artifact's page makes it; without that it was written by hand
-_MADE_FROM = {"model-index": REPORT, "widget": pairs.INDEX}
+_MADE_FROM = {"model-index": saved.REPORT, "widget": pairs.INDEX}
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,7 @@ class Kept:
     @property
     def licence(self) -> Licence | None:
         """The licence that the page names for the same weights."""
-        found = [self.data.get(key) for key in ("license", "license_name", "license_link")]
-        if not self.same or not isinstance(found[0], str):
-            return None
-        return Licence(found[0], *(str(item) if item else None for item in found[1:]))
+        return Licence.read(self.data) if self.same else None
 
     @property
     def space(self) -> str | None:
@@ -83,9 +80,8 @@ class Kept:
 
     def _told(self, key: str, checked: Callable[[str], str]) -> str | None:
         """What the page says under a key of ours, if it can be used."""
-        erasure = self.data.get("erasure")
-        with suppress(RequestError):
-            return checked(erasure[key]) if isinstance(erasure, Mapping) and key in erasure else None
+        with suppress(RequestError, KeyError, TypeError):
+            return checked(self.data["erasure"][key])
         return None
 
 
@@ -107,17 +103,16 @@ def keep(bundle: Bundle, remote: Remote, *, prune: bool = False, pictures: bool 
     card = remote.text(bundle, CARD)
     if not prune:
         check_theirs(bundle, remote)
-    data, old = read(card), _old(bundle, remote, prune)
+    data, (listed, changed) = read(card), _old(bundle, remote, prune)
     new = {item.name: item.state for item in bundle.files}
-    evidence = {name for name in remote.files if _is_evidence(name, bundle.record == INDEX)} - set(new)
-    replaced = _replaced(new, evidence)
-    texts = {name for name in evidence if name == REPORT or attacks.of_attack(name)}
-    stale = evidence if prune else replaced | (set() if pictures else evidence - texts)
+    evidence = {name for name in remote.files if is_evidence(name, bundle.record == INDEX)} - set(new)
+    drawn = set() if pictures else {name for name in evidence if not is_text(name)}
+    stale = evidence if prune else drawn | replaced(new, evidence)
     stays = evidence - stale
     keys = EVIDENCE & set(data)
     there = {*remote.files, *new} if bundle.record == FILENAME else set()
     by_hand = {key for key in keys if _MADE_FROM[key] not in there}
-    others = {name for name in stays if old.other(name)} or (set() if old.same or prune else set(by_hand))
+    others = {name for name in stays if folder_of(name) in changed} or (by_hand if changed and not prune else set())
     if others:
         names = some(sorted(others, key=lambda name: (name.endswith(".png"), name)))
         fresh = Sentence("bring new evidence (", Hint("report"), ", ", Hint("pairs"), "), or ")
@@ -126,12 +121,12 @@ def keep(bundle: Bundle, remote: Remote, *, prune: bool = False, pictures: bool 
             fresh if bundle.of_artifact else "", "take the old off the page with ", Hint("prune"),
             " (its history keeps it); nothing was sent",
         )  # fmt: skip
-    gone = [name for name in old.listed if name in remote.files and name not in new]
-    dropped = set(keys if prune or not old.same else keys - by_hand)
+    gone = [name for name in listed if name in remote.files and name not in new]
+    dropped = keys if prune or changed else keys - by_hand
     thumbnail = str(data.get("thumbnail")).rpartition("/resolve/main/")[2]  # pages of ours name it in full
-    if _is_evidence(thumbnail, False) and thumbnail not in stays:
-        dropped.add("thumbnail")
-    kept = Kept(old.same, tuple(dict.fromkeys((*gone, *sorted(stale)))), card, data, frozenset(dropped))
+    if is_evidence(thumbnail) and thumbnail not in stays:
+        dropped |= {"thumbnail"}
+    kept = Kept(not changed, tuple(dict.fromkeys((*gone, *sorted(stale)))), card, data, frozenset(dropped))
     return replace(kept, **_evidence(bundle, remote, stays)) if bundle.of_artifact else kept
 
 
@@ -145,34 +140,17 @@ def check_theirs(bundle: Bundle, remote: Remote) -> None:
         )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Old:
-    """What an earlier push put there: its files, and which folders hold other weights now ("" is the whole)."""
-
-    listed: tuple[str, ...] = ()
-    changed: Collection[str] = ("",)
-
-    @property
-    def same(self) -> bool:
-        return not self.changed
-
-    def other(self, name: str) -> bool:
-        """Whether a file of evidence is about other weights than those that are pushed."""
-        folder = name.split("/")[0] if "/" in name and not name.startswith(_OWN) else ""
-        return folder in self.changed
-
-
-def _old(bundle: Bundle, remote: Remote, prune: bool) -> _Old:
-    """What is published of the bundle's kind.
+def _old(bundle: Bundle, remote: Remote, prune: bool) -> tuple[Iterable[str], Collection[str]]:
+    """What an earlier push of this kind put there: its files, and the folders that hold other weights now.
 
     Raises:
         PushRefused: something of another kind, or artifacts that the pushed collection lacks.
     """
     if bundle.repo_type == "space":
-        return _Old((), () if _same_files(bundle, "artifact/") else ("",))
+        return (), () if _same_files(bundle, "artifact/") else _WHOLE
     found = next((name for name in RECORDS if name in remote.files), None)
     if found is None:
-        return _Old()
+        return (), _WHOLE
     if found != bundle.record:
         raise PushRefused(f"{bundle.repo} holds {RECORDS[found]}; push {RECORDS[bundle.record]} to another repository")
     text = remote.text(bundle, found)
@@ -181,35 +159,35 @@ def _old(bundle: Bundle, remote: Remote, prune: bool) -> _Old:
             return _artifact(bundle, remote, Manifest.from_json(text))
         if found == INDEX:
             return _collection(bundle, remote, read_index(text)[1], prune)
-        listed = tuple(str(name) for name in json.loads(text)["files"])
+        listed = [str(name) for name in json.loads(text)["files"]]
     except (CorruptArtifact, ValueError, KeyError, TypeError):
-        return _Old()
+        return (), _WHOLE
     weights = {name for name in listed if name.endswith(".safetensors")}
     same = _same_files(bundle, ".safetensors") and weights <= {item.name for item in bundle.files}
-    return _Old(listed, () if same else ("",))
+    return listed, () if same else _WHOLE
 
 
-def _artifact(bundle: Bundle, remote: Remote, old: Manifest) -> _Old:
+def _artifact(bundle: Bundle, remote: Remote, old: Manifest) -> tuple[Iterable[str], Collection[str]]:
     """Weights are the same if the files that are read are: those for other programs are made from them."""
     pushed: Manifest = bundle.artifact.manifest
     before, now = ({item.sha256 for item in manifest.files} for manifest in (old, pushed))
     read_before, read_now = ({item.sha256 for item in manifest.essential} for manifest in (old, pushed))
     as_listed = all(remote.files.get(item.name) == item.sha256 for item in old.essential)
     same = as_listed and bool(read_before) and (read_before <= now or read_now <= before)
-    return _Old(tuple(item.name for item in old.files), () if same else ("",))
+    return [item.name for item in old.files], () if same else _WHOLE
 
 
-def _collection(bundle: Bundle, remote: Remote, old: Mapping[str, Any], prune: bool) -> _Old:
+def _collection(
+    bundle: Bundle, remote: Remote, old: Mapping[str, Any], prune: bool
+) -> tuple[Iterable[str], Collection[str]]:
     entries = bundle.artifact.entries
     gone = sorted(set(old) - set(entries))
     if gone and not prune:
         count = f"{len(gone)} artifact{'s' if len(gone) > 1 else ''}"
         raise PushRefused(
             f"the collection lacks {count} that {bundle.repo} holds: {some(gone)}; pull and add them, or take them "
-            "off with ",
-            Hint("prune"),
-            "; nothing was sent",
-        )
+            "off with ", Hint("prune"), "; nothing was sent",
+        )  # fmt: skip
     changed = {name for name, entry in old.items() if name not in entries or entries[name].sha256 != entry.sha256}
     listed: list[str] = []
     for name in sorted(changed):
@@ -217,28 +195,12 @@ def _collection(bundle: Bundle, remote: Remote, old: Mapping[str, Any], prune: b
         with suppress(CorruptArtifact, ValueError, KeyError, TypeError):
             old_manifest = Manifest.from_json(remote.text(bundle, listed[-1]))
             listed += [f"{name}/{item.name}" for item in old_manifest.files]
-    return _Old(tuple(listed), {*changed, ""} if changed else ())
+    return listed, {*changed, *_WHOLE} if changed else ()
 
 
 def _same_files(bundle: Bundle, part: str) -> bool:
     """Whether the pushed files with this in their names are there already, and there are some."""
     return {item.state for item in bundle.files if part in item.name} == {"same"}
-
-
-def _is_evidence(name: str, folders: bool) -> bool:
-    """Whether a file has the name of a report, its pictures or pairs; with ``folders`` also in an artifact's folder."""
-    inner = name.split("/", 1)[-1] if folders and not name.startswith(_OWN) else name
-    return inner == REPORT or is_picture(inner) or pairs.of_gallery(inner) or attacks.of_attack(inner)
-
-
-def _replaced(new: Mapping[str, str], evidence: set[str]) -> set[str]:
-    """Names of evidence that is replaced: another report has its own pictures, new pairs are all the pairs."""
-    found = set() if new.get(REPORT, "same") == "same" else set(filter(is_picture, evidence))
-    records = [name for name, state in new.items() if saved.is_record(name) and state != "same"]
-    found |= {name for name in evidence for record in records if attacks.found_by(name, record)}
-    if pairs.INDEX in new:
-        found |= set(filter(pairs.of_gallery, evidence))
-    return found
 
 
 def _evidence(bundle: Bundle, remote: Remote, names: set[str]) -> dict[str, Any]:
@@ -251,7 +213,7 @@ def _evidence(bundle: Bundle, remote: Remote, names: set[str]) -> dict[str, Any]
     pictures = (*PICTURES.values(), *sorted(filter(is_picture, names)))  # in the order of the page
     found["pictures"] = tuple(dict.fromkeys(name for name in pictures if name in names))
     with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        report = EvalReport.from_dict(json.loads(text(REPORT)))
+        report = EvalReport.from_dict(json.loads(text(saved.REPORT)))
         if not report.artifacts or bundle.artifact.manifest.name in report.artifacts:
             found["report"] = report
     with suppress(ArtifactError):

@@ -14,20 +14,20 @@ from erase_plugins.artifacts.manifest import Manifest
 from erase_plugins.evaluation.saved import check_about, read_attacks, read_report
 from erase_plugins.evaluation.sensitive import adults_only
 from erase_plugins.evaluation.wording import DRAWS
+from erase_plugins.licences import Licence, licence_of, needed
 from erase_plugins.manager import get_manager
+from erase_plugins.markdown import flat, prose
 from erase_plugins.page.package import pinned
 from erase_plugins.records.release import section
 from erase_plugins.types import AttackReport, EvalReport
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.collection import Collection
 from erase_plugins.workflow.pairs import Gallery
-from hub_cards import provenance, usage
-from hub_cards.bundle import FIGURE
+from erase_plugins.workflow.provenance import stated
+from hub_cards import usage
 from hub_cards.errors import check_repo
-from hub_cards.escape import flat, prose
-from hub_cards.evidence import model_index, numbers
+from hub_cards.evidence import FIGURE, model_index, numbers
 from hub_cards.front_matter import ADULT
-from hub_cards.licences import Licence, licence_of, needed
 from hub_cards.references import address
 from hub_cards.searching import COLLECTION, FULL, erased_tags
 from hub_cards.templates import document
@@ -92,7 +92,7 @@ def card(
     data |= {
         "widget": [{"text": flat(prompt), "output": {"url": name}} for prompt, name in drawn] or None,
         "thumbnail": thumbnail, "erased": [flat(text) for text in manifest.erased],
-        "erasure": provenance.metadata(manifest) | {"requirement": line, "space": shown},
+        "erasure": metadata(manifest) | {"requirement": line, "space": shown},
         "model-index": None if found is None else model_index(manifest.name, found, task),
     }  # fmt: skip
     attached = {} if found is None else found.attached
@@ -104,6 +104,20 @@ def card(
         # of plugins: their Markdown is their own responsibility, as their code is
         "further": [text for item in get_manager().card_sections(loaded, found) if (text := str(item).strip())],
     })  # fmt: skip
+
+
+def metadata(manifest: Manifest) -> dict[str, Any]:
+    """What the card's YAML repeats of the manifest."""
+    method, base = manifest.method, manifest.base
+    texts = {
+        "name": manifest.name, "method": method.get("id", ""), "method_version": method.get("version", ""),
+        "family": manifest.family, "base": base.get("model") or "", "base_revision": base.get("revision") or "",
+    }  # fmt: skip
+    return {name: flat(text) for name, text in texts.items()} | {
+        "becomes": [flat(concept.anchor or "") for concept in manifest.concepts],
+        "kept": [flat(text) for text in manifest.preserve], "seed": manifest.seed,
+        "strength": stated(manifest) or None,
+    }  # fmt: skip
 
 
 def start(
@@ -160,7 +174,7 @@ def merged_card(loaded: Any, strength: float, repo: str, licence: Licence) -> st
     manifest = loaded.manifest
     adult = adults_only(manifest.concepts)
     data = start(manifest.base, manifest.family, (), licence, False, kind=FULL, adult=adult, relation="finetune")
-    told = provenance.metadata(manifest)
+    told = metadata(manifest)
     data["tags"].insert(0, "diffusers")
     data["erased"] = [flat(text) for text in manifest.erased]
     data["erasure"] = {key: told[key] for key in ("name", "method", "family", "base")} | {"strength": strength}

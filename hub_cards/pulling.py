@@ -21,8 +21,7 @@ from erase_plugins.manager import get_manager
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.collection import copy_artifact
 from hub_cards.errors import reaching
-from hub_cards.fetching import Fetched, wanted_files
-from hub_cards.progress import Tell
+from hub_cards.fetching import Fetched, Tell, wanted_files
 from hub_cards.references import parse, split
 from hub_cards.remote import MERGED
 from hub_cards.usage import STOCK

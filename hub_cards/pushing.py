@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,21 +13,21 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from erase_plugins.artifacts.store import verify_file
 from erase_plugins.errors import HubUnreachable, NotAllowed, PushRefused
-from erase_plugins.evaluation.saved import check_about, read_attacks, read_report
+from erase_plugins.evaluation.saved import REPORT, check_about, read_attacks, read_report
 from erase_plugins.evaluation.sensitive import to_blur
-from erase_plugins.hints import Hint, sentence_of
+from erase_plugins.hints import Hint, Sentence, sentence_of
 from erase_plugins.manager import get_manager
+from erase_plugins.secret_texts import leak
 from erase_plugins.types import EvalReport
 from erase_plugins.workflow.artifacts import load_artifact
-from erase_plugins.workflow.pairs import Gallery, read_gallery
-from hub_cards.attacks import attack_files
-from hub_cards.bundle import CARD, REPORT, Bundle, How, PushFile, artifact_files, report_files
-from hub_cards.errors import clean, reaching
+from erase_plugins.workflow.pairs import INDEX, Gallery, read_gallery
+from hub_cards.bundle import CARD, Bundle, How, PushFile, artifact_files
+from hub_cards.errors import clean, reaching, tokens
+from hub_cards.evidence import attack_files, report_files
 from hub_cards.front_matter import keep_user_text, merge
 from hub_cards.kept import Kept, check_theirs, keep
 from hub_cards.model_card import TAGS, card
 from hub_cards.remote import Remote, look, with_state
-from hub_cards.secrets import check_files
 from hub_cards.sending import Pushed, send
 
 __all__ = ["Pushed", "publish", "push", "ready", "token_needed"]
@@ -39,7 +39,7 @@ def push(
     *,
     report: EvalReport | str | Path | None = None,
     pictures: bool = True,
-    gallery: Gallery | str | Path | None = None,
+    gallery: Gallery | str | Path | Callable[[], Gallery] | None = None,
     blur: bool | None = None,
     adult: bool | None = None,
     space: str | None = None,
@@ -54,7 +54,8 @@ def push(
         report: evaluation of the artifact (report, report.json or its folder); goes onto the card and along, and so do
             the numbers of attacks that lie beside it (attack-NAME.json).
         pictures: publish pictures at all.
-        gallery: pairs before and after (`hub_cards.draw_pairs`), or the folder where a card and its pictures lie.
+        gallery: pairs before and after (`hub_cards.draw_pairs`), or the folder where a card and its pictures lie, or a
+            function that draws them, which is called once nothing else speaks against the push.
         blur: make pictures unrecognisable; by default for explicit concepts and persons.
         adult: ask visitors of the page first; by default for explicit concepts, and where the page asks already.
         space: "owner/name" of a Space where readers can try it; one that the page names stays.
@@ -75,12 +76,16 @@ def push(
     against, place = read_attacks(report)
     check_about([*against, *([] if found is None else [found])], loaded)
     hide = to_blur(loaded.manifest.concepts) if blur is None else blur
-    extra = report_files(found, folder, pictures, hide)
-    shown = [item.name for item in extra if item.name != REPORT]
-    drawn = gallery if isinstance(gallery, Gallery) or gallery is None else read_gallery(gallery)
-    drawn = None if drawn is None or not pictures else drawn.blur() if hide else drawn
-    extra += attack_files(against, place, publish_attacks)
-    extra += [] if drawn is None else [PushFile(name, data) for name, data in drawn.files().items()]
+    measured = report_files(found, folder, pictures, hide)
+    shown = [item.name for item in measured if item.name != REPORT]
+    files = [*artifact_files(loaded), *measured, *attack_files(against, place, publish_attacks)]
+    message = f"{loaded.name}: {', '.join(loaded.manifest.erased)[:60]} erased"
+    if callable(gallery) and pictures and not how.dry_run:
+        ready(how.bundle(loaded, repo, files, message), parent=how.parent, prune=how.prune, renewed=(INDEX,))
+    drawn = None if not pictures else gallery() if callable(gallery) else gallery
+    drawn = read_gallery(drawn) if isinstance(drawn, str | Path) else drawn
+    drawn = drawn.blur() if drawn and hide else drawn
+    files += [] if drawn is None else [PushFile(name, data) for name, data in drawn.files().items()]
 
     def write(kept: Kept) -> str:
         return card(
@@ -91,12 +96,10 @@ def push(
             space=space or kept.space,
         )  # fmt: skip
 
-    files = [*artifact_files(loaded), *extra]
     if loaded is artifact:  # it was read some time ago
         for item in loaded.manifest.files:
             verify_file(loaded.path, item)
-    bundle = how.bundle(loaded, repo, files, f"{loaded.name}: {', '.join(loaded.manifest.erased)[:60]} erased")
-    return publish(bundle, write, how, pictures=pictures, adult=adult)
+    return publish(how.bundle(loaded, repo, files, message), write, how, pictures=pictures, adult=adult)
 
 
 def publish(
@@ -165,6 +168,22 @@ def ready(
         if not replace_theirs:
             check_theirs(found, remote)
     fits(remote.seen_by(bundle), parent, bundle.private)
+
+
+def check_files(files: Iterable[PushFile], personal: bool = False) -> None:
+    """The last look before anything is sent: no access key, and no private text that somebody did not mean to publish.
+
+    Raises:
+        PushRefused: names the file, the kind of what is in it and where; the text itself is not shown.
+    """
+    known = tokens()
+    for item in files:
+        with item.open() as file:
+            found = leak(item.name, file, known, personal)
+        if found is not None:
+            public = Sentence("take it out, or add ", Hint("personal"), " if it may be public")
+            way = public if found[2] else "take it out and make the key void"
+            raise PushRefused(f"{found[0]} holds {found[1]}; ", way, "; nothing was sent")
 
 
 def fits(bundle: Bundle, parent: str | None, private: bool) -> None:

@@ -11,12 +11,13 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from huggingface_hub.hf_api import HfApi, RepoFile
 
+from erase_plugins.artifacts.links import forget
 from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.artifacts.places import INDEX
 from erase_plugins.errors import HubError
 from erase_plugins.records.certificate import CERTIFICATE
 from hub_cards.bundle import GIT_ID, Bundle, PushFile
-from hub_cards.fetching import forget, is_as_announced
+from hub_cards.fetching import is_as_announced
 
 #: says what a published full checkpoint is made of
 MERGED = "erase_merged.json"

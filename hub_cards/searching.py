@@ -17,8 +17,8 @@ from huggingface_hub.utils import build_hf_headers, paginate
 
 from erase_plugins.artifacts.manifest import slug
 from erase_plugins.errors import HubError, RequestError
+from erase_plugins.markdown import flat
 from hub_cards.errors import reaching
-from hub_cards.escape import flat
 
 #: tag of everything that this package publishes, of collections, and of full checkpoints
 OURS, COLLECTION, FULL = "erase-plugins", "erase-collection", "erase-full-checkpoint"

@@ -2,25 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoCard
+from huggingface_hub.utils import tqdm_stream_file
 
 from erase_plugins.errors import HubError, NotAllowed, PushRefused
 from erase_plugins.hints import AGAIN, Sentence, sentence_of
 from hub_cards.bundle import CARD, Bundle, PushFile
 from hub_cards.errors import BAD_PAGE, clean, reaching
 from hub_cards.remote import look, with_state
-from hub_cards.upload import Upload
 
 #: files of one commit; the Hub gets slow with more
 MOST_FILES = 1000
+#: files from this size on have a bar of their own, in bytes
+_LARGE = 10_000_000
 #: commits and files of somebody else that are named
 _TOLD = 5
+
+
+class Addition(CommitOperationAdd):
+    """A file as the client sends it: by LFS, which every server speaks.
+
+    The client sends by xet what it is given by path, and has no way back from there. It sends files of the same bytes
+    several times, also at once, so each time the file is opened anew. A hash that is known is handed on, since the
+    client would read it all again; should the file have changed since, the server refuses bytes that are not its own.
+    """
+
+    def __init__(self, item: PushFile) -> None:
+        super().__init__(item.name, item.source)
+        self.item, self.path_or_fileobj = item, io.BytesIO()  # neither path nor bytes: not by xet
+        if item.sha256:
+            self.upload_info.sha256 = bytes.fromhex(item.sha256)
+
+    @contextmanager
+    def as_file(self, with_tqdm: bool = False) -> Iterator[BinaryIO]:
+        """The file, open; a large one with a bar if asked for."""
+        place, large = self.item.source, with_tqdm and self.item.size > _LARGE
+        with tqdm_stream_file(place) if large and isinstance(place, Path) else self.item.open() as file:
+            yield file
 
 
 @dataclass(frozen=True)
@@ -149,8 +175,7 @@ def _commit(
 ) -> tuple[str, str | None, str | None]:
     """Commit id, and page and revision of a pull request that was opened."""
 
-    operations: list[Any] = [_addition(item) for item in items]
-    operations += [CommitOperationDelete(name) for name in removed]
+    operations: list[Any] = [*map(Addition, items), *map(CommitOperationDelete, removed)]
     try:
         with reaching("push to", bundle.repo):
             made = HfApi().create_commit(
@@ -184,19 +209,6 @@ def _since(bundle: Bundle) -> str:
     files = sorted({name for name, _ in now.files.items() ^ before.files.items()})
     shown = f"{', '.join(map(clean, files[:_TOLD]))}{' ...' if len(files) > _TOLD else ''}"
     return f"; since then: {', '.join(titles[:_TOLD])}; it changed {len(files)} files: {shown}"
-
-
-def _addition(item: PushFile) -> Any:
-    """The client's description of a file; a hash that is known is handed on, since the client would read it all again.
-
-    Should the file have changed since, the server refuses the upload: the bytes are not those of the hash.
-    """
-
-    made: Any = CommitOperationAdd(item.name, item.source)
-    if item.sha256:
-        made.upload_info.sha256 = bytes.fromhex(item.sha256)
-    made.path_or_fileobj = Upload(item)
-    return made
 
 
 def _arrived(bundle: Bundle) -> str | None:

@@ -11,14 +11,14 @@ from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.errors import ArtifactError
 from erase_plugins.evaluation.sensitive import adults_only, to_blur
 from erase_plugins.families.source import POCKET
+from erase_plugins.licences import licence_of
+from erase_plugins.markdown import flat, listed
 from erase_plugins.page.package import carried
 from erase_plugins.page.studio import Settings
 from erase_plugins.workflow.artifacts import load_artifact
-from erase_plugins.workflow.pairs import Gallery, choose_prompts
+from erase_plugins.workflow.pairs import Gallery
 from hub_cards.bundle import CARD, How, PushFile
-from hub_cards.escape import flat, listed
 from hub_cards.front_matter import ADULT
-from hub_cards.licences import licence_of
 from hub_cards.pushing import publish
 from hub_cards.references import SCHEME
 from hub_cards.sending import Pushed
@@ -34,8 +34,6 @@ GRADIO = "6.31.0"
 PYTHON = "3.12"
 #: hardware that the page suggests to who copies the Space: the embedded model needs no card
 SMALL, CARD_16GB = "cpu-basic", "t4-small"
-#: strength in a manifest, and what the page calls it
-_SPAN = (("low", "low"), ("recommended", "best"), ("high", "high"))
 #: the layout that carries every kind of change
 _LAYOUT = "patch"
 
@@ -96,12 +94,9 @@ def copied(loaded: Any) -> dict[str, bytes | Path]:
 def app(loaded: Any, repo: str, copy: bool) -> str:
     """The text of app.py."""
     manifest = loaded.manifest
-    span: dict[str, Any] = {field: float(manifest.strength[name]) for name, field in _SPAN if name in manifest.strength}
-    settings = Settings(
-        title=f"Erased: {', '.join(manifest.erased[:5])}", heading=f"Erased: {listed(manifest.erased, 5)}",
-        about=page("about.md.j2", {"manifest": manifest}).strip(), model=manifest.base.get("model") or "MODEL",
-        revision=manifest.base.get("revision") or None, artifact=COPY if copy else f"{SCHEME}{repo}",
-        concept=", ".join(manifest.erased), prompt=choose_prompts(manifest, 1)[0], **span,
+    settings = Settings.showing(
+        manifest, COPY if copy else f"{SCHEME}{repo}", title=f"Erased: {', '.join(manifest.erased[:5])}",
+        heading=f"Erased: {listed(manifest.erased, 5)}", about=page("about.md.j2", {"manifest": manifest}).strip(),
     )  # fmt: skip
     return page("app.py.j2", {"settings": vars(settings)})
 

@@ -9,8 +9,8 @@ from erase_plugins.artifacts.manifest import Manifest
 from erase_plugins.evaluation.wording import DRAWS
 from erase_plugins.families.source import EMBEDDED, POCKET
 from erase_plugins.manager import get_manager
+from erase_plugins.markdown import Inert, flat
 from erase_plugins.workflow.pairs import choose_prompts
-from hub_cards.escape import Inert, flat
 
 #: what a model does -> class of transformers that loads it
 AUTO = {"image-classification": "AutoModelForImageClassification", "text-generation": "AutoModelForCausalLM"}

@@ -6,7 +6,7 @@ import pytest
 
 from erase_plugins.errors import RequestError
 from erase_plugins.licences import checked, identifiers
-from hub_cards.licences import known, licence_of
+from erase_plugins.licences import known, licence_of
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from erase_plugins.cli.command import declare, existing
+from erase_plugins.cli.command import declare, existing, quote
 from erase_plugins.cli.console import emit, human_bytes, say, say_fact, table
 from erase_plugins.errors import EraseError
 from erase_plugins.hints import in_terminal, sentence_of
@@ -66,15 +66,19 @@ def look(place: Path, target: Any = None) -> dict[str, Any]:
 
 def _folder_facts(place: Path) -> dict[str, Any]:
     import json
+    from itertools import chain
 
     from erase_plugins.artifacts.manifest import FILENAME
     from erase_plugins.artifacts.verify import check_folder
     from erase_plugins.manager import get_manager
     from erase_plugins.workflow.artifacts import load_artifact
+    from erase_plugins.workflow.provenance import again
 
+    command = ""
     if (place / FILENAME).is_file():
         manifest = check_folder(place, get_manager().known().layouts)
         statistics = _has_statistics(place, manifest)
+        command = quote(*chain.from_iterable(again(manifest)))
     else:  # as another program wrote it
         artifact = load_artifact(place)
         manifest, statistics = artifact.manifest, bool(artifact.edit.statistics)
@@ -82,7 +86,7 @@ def _folder_facts(place: Path) -> dict[str, Any]:
         "path": place.name, "kind": "artifact", "title": "an erase-plugins artifact folder, verified",
         "family": manifest.family, "erased": list(manifest.erased), "kept": list(manifest.preserve),
         "method": manifest.method.get("id"), "rank": manifest.rank, "modules": manifest.modules,
-        "bytes": sum(item.bytes for item in manifest.files), "statistics": statistics,
+        "bytes": sum(item.bytes for item in manifest.files), "statistics": statistics, "again": command,
         "manifest": json.loads(manifest.to_json()),
     }  # fmt: skip
 
@@ -153,6 +157,8 @@ def _show(facts: dict[str, Any]) -> None:
         say_fact(f"file: {item['name']} ({item['layout']}, {human_bytes(item['bytes'])})")
     for text in (*manifest.get("warnings", ()), *manifest.get("notes", ())):
         say_fact(f"note: {text}")
+    if facts.get("again"):
+        say(f"  again: {facts['again']}")  # in one piece, to be copied
     if facts.get("statistics"):
         say_fact("add, revoke and joint merge are possible (holds its statistics)")
 

@@ -12,12 +12,30 @@ from erase_plugins.types import AttackReport, EvalRow
 #: how attacks call the rate of the plain name under the edit: (metrics, subjects)
 _METRIC, _PLAIN = "target_rate", ("edited", "plain name")
 _RATES = ("value", "low", "high")
+#: fields of a report that cannot hold a prompt
+_PLAIN_FIELDS = (
+    "schema", "attack", "model", "budget", "artifacts", "erased", "strength", "judge", "judge_hash", "seeds", "queries",
+    "passes", "seconds",
+)  # fmt: skip
 
 
 def plain_name(report: AttackReport) -> EvalRow | None:
     """How often the plain name brings the concept, with the edit in force and before any attack."""
     found = [row for row in report.rows if row.metric == _METRIC and row.subject in _PLAIN]
     return min(found, key=lambda row: _PLAIN.index(row.subject)) if found else None
+
+
+def without_found(report: AttackReport) -> dict[str, Any]:
+    """The report without what the attack found, which brings the concept back for whoever has it: rates, counts, names.
+
+    The subject of a rate may be the prompt that was found, so it is written anew.
+    """
+    data, plain = report.to_dict(), plain_name(report)
+    return {
+        **{name: data[name] for name in _PLAIN_FIELDS}, "rows": [] if plain is None else [plain.to_dict()],
+        "success": {**data["success"], "subject": "attacked"}, "control": {**data["control"], "subject": "control"},
+        "published": "without what was found",
+    }  # fmt: skip
 
 
 def sound(report: AttackReport, name: str) -> AttackReport:

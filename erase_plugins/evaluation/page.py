@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Iterable, Sequence
+from functools import partial
 from html import escape
 from typing import Any
 
 from erase_plugins.artifacts.places import STAMP
 from erase_plugins.evaluation.attack_summary import plain_name
 from erase_plugins.evaluation.wording import STATES, WORDS, counted
+from erase_plugins.markdown import prose
 from erase_plugins.types import AttackReport, EvalReport
 
+#: a text on the Markdown page; a sentence with all its numbers is long
+_inert = partial(prose, most=5000)
 Figures = Sequence[tuple[str, bytes]]
 Table = tuple[list[str], list[list[str]]]
 _NOTES = (
@@ -145,12 +148,3 @@ def _markdown_table(table: Table) -> str:
     return "\n".join(
         "| " + " | ".join(text if text == "---" else _inert(text) for text in line) + " |" for line in lines
     )
-
-
-_MARKUP = re.compile(r"[<>&`*_\[\]|#!\\~@]|(?<=ttp)(?=s?:)|(?<=www)(?=\.)")
-
-
-def _inert(text: str) -> str:
-    """One line that shows as it is: no markup, no link."""
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    return _MARKUP.sub(lambda found: f"&#{ord(found[0])};" if found[0] else "&#8288;", line)

@@ -28,6 +28,8 @@ _KEPT = 8
 _SEEDS = 2**31
 #: what an address can say, in the order of `Studio.linked`
 WORDS = ("concept", "becomes", "prompt", "seed", "strength")
+#: a page's strength -> what manifests call it
+_SPAN = (("low", "low"), ("best", "recommended"), ("high", "high"))
 #: options that advice speaks of -> the page's fields for them
 _FIELDS = {"erase": "Forget", "to": "Becomes", "out": "Folder", "model": "Model", "license": "Licence"}
 
@@ -66,6 +68,24 @@ class Settings:
     images: int | None = None
     budget: str | int = "quick"
     local: bool = False
+
+    @classmethod
+    def showing(cls, manifest: Any, artifact: str, **more: Any) -> Settings:
+        """The page about one artifact: its base model, what it erased, and its strengths where it names some.
+
+        Args:
+            manifest: of the artifact.
+            artifact: where the page finds it; see the attribute.
+            more: further attributes.
+        """
+        from erase_plugins.workflow.pairs import choose_prompts
+
+        base, concept = manifest.base, ", ".join(manifest.erased)
+        span = {name: float(manifest.strength[key]) for name, key in _SPAN if key in manifest.strength}
+        return cls(
+            model=base.get("model") or "MODEL", revision=base.get("revision") or None, artifact=artifact,
+            concept=concept, prompt=choose_prompts(manifest, 1)[0], **{**span, **more},
+        )  # fmt: skip
 
 
 @dataclass

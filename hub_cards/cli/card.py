@@ -10,7 +10,7 @@ import click
 from erase_plugins.cli.command import check_output, declare, existing, force_option
 from erase_plugins.cli.console import emit, say
 from erase_plugins.errors import RequestError
-from hub_cards.cli.pushed import asked, draw, drawing_options, reader_options
+from hub_cards.cli.push import asked, draw, drawing_options, reader_options
 
 
 @declare("card", example="no-pizza --report report --out page/README.md")

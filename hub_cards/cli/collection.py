@@ -11,7 +11,7 @@ from erase_plugins.cli.command import check_output, declare, force_option, quiet
 from erase_plugins.cli.console import emit, say
 from erase_plugins.errors import RequestError
 from hub_cards.cli.pull import fetch_options
-from hub_cards.cli.pushed import push_options, requirement_option, say_pushed, show
+from hub_cards.cli.push import push_options, requirement_option, say_pushed, show
 from hub_cards.references import SCHEME
 
 

@@ -1,17 +1,138 @@
-"""``erase-plugins push``: shows repository, visibility and files, then publishes them in one commit."""
+"""``erase-plugins push``: shows repository, visibility and files, then publishes them in one commit.
+
+With what the commands that publish share: their options, what is shown before, what is said afterwards.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import click
 
-from erase_plugins.cli.command import declare, existing, quiet_client
-from erase_plugins.cli.console import state
+from erase_plugins.cli.command import declare, dry_run_option, existing, quiet_client, quiet_libraries, stacked
+from erase_plugins.cli.console import emit, hint, human_bytes, say, state
 from erase_plugins.errors import RequestError
 from erase_plugins.plain_text import scrub
-from hub_cards.cli.pushed import asked, draw, drawing_options, push_options, reader_options, say_pushed, show
+
+#: files of one state that are named; of more the number is told
+_NAMED = 20
+#: where a command keeps the title of a list of the Hub
+_SHELF = "hub_cards.list"
+
+personal_option = click.option(
+    "--personal", is_flag=True, help="Send e-mail addresses and home folders as they are; access keys never are."
+)
+requirement_option = click.option(
+    "--requirement", metavar="LINE",
+    help="Where to get erase-plugins, pinned: 'erase-plugins @ git+https://HOST/OWNER/NAME@COMMIT'.",
+)  # fmt: skip
+#: what the page of an artifact tells its readers
+reader_options = stacked(
+    requirement_option,
+    click.option("--space", metavar="OWNER/NAME", help="Space where readers can try it; the page links it."),
+)
+push_options = stacked(
+    click.option("--private", is_flag=True, help="Make a new repository private; refuse an existing public one."),
+    click.option("--create-pr", is_flag=True, help="Open a pull request instead of changing the branch."),
+    click.option("--revision", metavar="BRANCH", help="Branch to push to."),
+    click.option("--message", metavar="TEXT", help="First line of the commit."),
+    click.option("--license", metavar="ID", help="Licence id or other:NAME, where that of the base is not known."),
+    click.option("--parent", metavar="COMMIT", help="Refuse unless the repository is still at this commit."),
+    click.option("--prune", is_flag=True, help="Take off evidence and artifacts not sent anew; replace foreign files."),
+    click.option(
+        "--hub-collection",
+        metavar="TITLE",
+        expose_value=False,
+        callback=lambda ctx, _, title: ctx.meta.update({_SHELF: title}),
+        help="Put it on your list of that title among the Hub's collections; made if there is none.",
+    ),
+    personal_option,
+    dry_run_option,
+)
+#: pictures, the same for every command that makes a page
+drawing_options = stacked(
+    click.option("--pairs", type=click.IntRange(1, 50), metavar="N", help="Draw N pairs with the base and the erased "
+                 "model."),
+    click.option("--pair-prompt", "prompts", multiple=True, metavar="TEXT", help="What to draw; repeat for several "
+                 "pairs."),
+    click.option("--model", help="Base model for the pairs; what the artifact names if left out."),
+    click.option("--device", default="cpu", show_default=True, help="Device for the pairs: cpu, cuda, mps ..."),
+    click.option("--unblurred", is_flag=True, help="Show pictures of explicit concepts and persons as they are."),
+    click.option("--adult/--no-adult", default=None, help="Ask visitors of the page first (tag "
+                 "not-for-all-audiences); by default for explicit concepts."),
+)  # fmt: skip
+
+
+def asked(given: dict[str, Any]) -> dict[str, Any]:
+    """Takes what `drawing_options` brought out of the options of a command, for `draw`."""
+    return {name: given.pop(name) for name in ("pairs", "prompts", "model", "device")}
+
+
+def draw(artifact: Any, report: str | None, how: dict[str, Any]) -> Any:
+    """The pairs that were asked for, or None."""
+    count, prompts = how["pairs"], how["prompts"]
+    if not count and not prompts:
+        return None
+    from erase_plugins.evaluation.saved import read_report
+    from erase_plugins.workflow.pairs import draw_pairs
+
+    quiet_libraries()
+    found, _ = read_report(report)
+    drawn = draw_pairs(
+        artifact, count or len(prompts), model=how["model"], prompts=prompts, report=found, device=how["device"]
+    )
+    say(f"drew {len(drawn.pairs)} pairs: {', '.join(pair.prompt for pair in drawn.pairs)[:200]}")
+    return drawn
+
+
+def show(bundle: Any) -> None:
+    """Repository, visibility, every file with its state and size, and the lines of the card that change."""
+    who = "private" if bundle.private else "public"
+    there = "not looked at" if bundle.unseen else "exists" if bundle.exists else "new"
+    say(f"{bundle.repo}: {there}, {who}, {human_bytes(bundle.bytes)} to send")
+    if bundle.unseen:
+        hint(f"every file counts as new: {bundle.unseen}")
+    for change in ("new", "changed", "same"):
+        files = [item for item in bundle.files if item.state == change]
+        for item in files[:_NAMED]:
+            say(f"  {change:<8} {item.name}  ({human_bytes(item.size)})")
+        if rest := files[_NAMED:]:
+            size = human_bytes(sum(item.size for item in rest))
+            say(f"  {change:<8} and {len(rest)} more ({size}); --json lists them")
+    for name in bundle.removed:
+        say(f"  removed  {name}")
+    for line in bundle.diff[:40]:
+        say(f"    {line}")
+
+
+def say_pushed(done: Any, repo: str, use: str) -> None:
+    """What the push did, and a line that uses it.
+
+    Args:
+        done: `hub_cards.sending.Pushed`.
+        repo: "owner/name".
+        use: the last line, for people.
+    """
+    if done.dry_run:
+        say("nothing was changed (dry run)")
+    elif not (done.bundle.changed or done.bundle.removed):
+        say(f"everything is there already at {(done.commit or '')[:12]}; no commit was made")
+    else:
+        where = f"pull request {done.pull_request}" if done.pull_request else f"commit {(done.commit or '')[:12]}"
+        say(f"pushed {len(done.sent)} files to {repo}: {where}")
+        say(use)
+    title, address = click.get_current_context().meta.get(_SHELF), None
+    if title and not done.dry_run:
+        from hub_cards.pushing import put
+
+        address = put(repo, title, done.bundle.private)
+        say(f"listed in the collection '{title}': {address}")
+    emit({
+        "schema": 1, "dry_run": done.dry_run, **done.bundle.to_dict(), "commit": done.commit, "sent": list(done.sent),
+        "pull_request": done.pull_request, **({"hub_collection": address} if address else {}),
+    })  # fmt: skip
 
 
 @declare("push", example="no-pizza me/no-pizza --report report --pairs 3")
@@ -34,12 +155,9 @@ def command(artifact: str, repo: str, report: str | None, merged: str | None, st
     """Publish an artifact folder with its card; what is there stays. Log in with `hf auth login` or HF_TOKEN."""
     from erase_plugins.records.release import is_release
     from erase_plugins.workflow.artifacts import load_artifact
-    from erase_plugins.workflow.pairs import INDEX
-    from hub_cards.bundle import REPORT, How, artifact_files
     from hub_cards.checkpoint import push_merged
-    from hub_cards.errors import check_repo
     from hub_cards.heads import push_head
-    from hub_cards.pushing import push, ready
+    from hub_cards.pushing import push
 
     quiet_client()
     place, wanted, blur = existing(artifact), asked(given), False if given.pop("unblurred") else None
@@ -56,12 +174,8 @@ def command(artifact: str, repo: str, report: str | None, merged: str | None, st
         full = push_merged(loaded, merged, repo, strength=strength, **given)
         say_pushed(full, repo, f"use it: erase-plugins generate --model {repo} --prompt ... --out picture.png")
         return
-    if page["pictures"] and (wanted["pairs"] or wanted["prompts"]):
-        how = How(**given)
-        if not how.dry_run:
-            bundle = how.bundle(loaded, check_repo(repo), artifact_files(loaded), "")
-            ready(bundle, parent=how.parent, prune=how.prune, renewed=(INDEX, *([REPORT] if report else [])))
-        page["gallery"] = draw(loaded, report, wanted) or page["gallery"]
+    if wanted["pairs"] or wanted["prompts"]:
+        page["gallery"] = partial(draw, loaded, report, wanted)
     done = push(loaded, repo, report=report, blur=blur, **page, **given)
     say_pushed(done, repo, f"use it: erase-plugins generate hub:{repo} --prompt ... --out picture.png")
 
@@ -70,7 +184,7 @@ def asked_licence(base: Mapping[str, Any], given: str | None) -> str | None:
     """The given licence id; where nobody knows that of the base and somebody is at the terminal, what they type."""
     import sys
 
-    from hub_cards.licences import licence_of
+    from erase_plugins.licences import licence_of
 
     if licence_of(base, given) is not None or state().json or not sys.stdin.isatty():
         return given

@@ -14,7 +14,7 @@ import click
 from erase_plugins.cli.alongside import call
 from erase_plugins.cli.command import check_output, declare, dry_run_option, existing, force_option, quiet_client
 from erase_plugins.cli.console import emit, human_bytes, say
-from hub_cards.cli.pushed import asked, draw, drawing_options, personal_option, requirement_option, show
+from hub_cards.cli.push import asked, draw, drawing_options, personal_option, requirement_option, show
 
 
 @declare("space", example="me/no-pizza --local")

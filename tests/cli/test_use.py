@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
@@ -198,12 +199,23 @@ def test_inspect_reads_well_in_terminals(erase, pizza_folder, tmp_path, monkeypa
     monkeypatch.setenv("COLUMNS", str(width))
     alone, many = erase("inspect", tmp_path / "a").out, erase("inspect", tmp_path / "a", *files).out
     for text in (alone, many):
-        assert max(map(len, text.splitlines())) <= width
+        lines = [line for line in text.splitlines() if not line.startswith("  again:")]
+        assert max(map(len, lines)) <= width
         assert all(file.name in text for file in files)
     assert alone.split() == plain.split()
     assert any(len(line) > 200 for line in plain.splitlines()), "programs get lines as they are"
     assert not {"fits", "problem"} & set(many.replace(":", " ").split())
     assert "kB" in many
+
+
+def test_inspect_shows_the_command_that_makes_it_again(erase, pizza_folder, tmp_path):
+    again = erase("inspect", pizza_folder, "--json").data["again"]
+    assert again.startswith("erase-plugins run uce --model pocket --erase pizza ")
+    assert " --set vocabulary=200 " in again
+    assert f"again: {again}" in erase("inspect", pizza_folder).out
+    assert erase(*shlex.split(again)[1:], "--dry-run").code == 0
+    load_artifact(pizza_folder).with_manifest(history=({"action": "add"},)).save(tmp_path / "grown", ("patch",))
+    assert "again:" not in erase("inspect", tmp_path / "grown").out, "no single command made it"
 
 
 def test_inspect_shows_a_certificate_and_the_data(erase, pizza_folder, tmp_path):

@@ -150,7 +150,7 @@ def test_a_file_with_the_token_is_never_sent(hub, pizza, erase, tmp_path):  # no
 def test_a_token_is_found_across_the_borders_of_what_is_read_at_once(hub, tmp_path):
     from erase_plugins.errors import PushRefused
     from hub_cards.bundle import PushFile
-    from hub_cards.secrets import check_files
+    from hub_cards.pushing import check_files
 
     for start in (0, 5, (1 << 20) - 3, (1 << 20) + 7):
         (tmp_path / "x.bin").write_bytes(b"\0" * start + hub.token.encode() + b"\0" * 9)

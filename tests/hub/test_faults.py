@@ -229,7 +229,7 @@ def test_pull_of_a_collection(hub, libraries, tmp_path, capsys):
 
 
 def test_an_upload_that_always_fails_ends_soon(hub, small, monkeypatch):
-    """The tries are counted: once one of forty files failed often enough, the others are not tried any more."""
+    """Once one of forty files failed as often as the client tries, the others are not tried any more."""
     from types import SimpleNamespace
 
     import huggingface_hub.utils._http as client_http
@@ -238,7 +238,7 @@ def test_an_upload_that_always_fails_ends_soon(hub, small, monkeypatch):
     hub.fault("PUT /lfs/", 503, times=0)
     files = {f"{turn}.safetensors": b"%d" % turn * 100 for turn in range(40)}
     bundle = Bundle(small["pizza"], REPO, tuple(PushFile(name, data) for name, data in files.items()), message="x")
-    with pytest.raises(HubError, match=r"given up after 3 tries of a file: HTTP Error 503"):
+    with pytest.raises(HubError, match="the Hub answered 503; try again later"):
         send(bundle)
-    tries, threads = 4, 5
-    assert hub.count("PUT /lfs/") <= tries * threads, "of 240"
+    tries, threads = 6, 5
+    assert hub.count("PUT /lfs/") <= 2 * tries * threads, "of 240: those that are under way end by themselves"

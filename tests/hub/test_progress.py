@@ -6,7 +6,7 @@ import pytest
 
 import hub_cards
 from erase_plugins.errors import HubError, HubUnreachable
-from hub_cards.progress import Bar, telling
+from hub_cards.fetching import Bar, telling
 from hub_cards.pulling import commit_of, pull
 from tests.hub.conftest import REPO
 

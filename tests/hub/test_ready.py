@@ -15,10 +15,10 @@ from huggingface_hub import HfApi
 
 import hub_cards
 from erase_plugins.errors import HubUnreachable, NotAllowed, PushRefused
+from erase_plugins.licences import Licence
 from erase_plugins.runtime.shards import chosen_files
 from erase_plugins.testing.hub_writing import NO_LICENCE
 from erase_plugins.testing.models import fresh_pipeline
-from hub_cards.licences import Licence
 from tests.cli.conftest import erase  # noqa: F401
 from tests.hub.conftest import REPO
 from tests.hub.test_card import report

@@ -19,7 +19,7 @@ from erase_plugins.testing.models import fresh_pipeline, shared_pipeline
 from erase_plugins.workflow.collection import build_collection
 from erase_plugins.workflow.pairs import draw_pairs
 from hub_cards.bundle import PushFile
-from hub_cards.secrets import check_files
+from hub_cards.pushing import check_files
 from hub_cards.space import push_space, space_files
 from tests.cli.conftest import erase  # noqa: F401
 from tests.hub.conftest import REPO

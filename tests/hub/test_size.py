@@ -10,7 +10,7 @@ from pathlib import Path
 import hub_cards
 
 #: reached; the aim is 1700
-MOST = 2528
+MOST = 2201
 _NONE = {
     tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER,
     tokenize.ENCODING,

@@ -1,4 +1,4 @@
-"""How an artifact was made: what its page says, and the command that makes it again."""
+"""How an artifact was made: data, strengths, papers, and the command that makes it again. No torch."""
 
 from __future__ import annotations
 
@@ -11,25 +11,11 @@ from erase_plugins.artifacts.manifest import Manifest
 from erase_plugins.concept_text import written
 from erase_plugins.errors import EraseError, UnknownName
 from erase_plugins.manager import get_manager
+from erase_plugins.markdown import flat
 from erase_plugins.options import as_setting, describe
-from hub_cards.escape import flat
 
 _ARXIV = re.compile(r"arxiv\.org/(?:abs|pdf)/(\d{4}\.\d{4,5})")
 _LINK = re.compile(r"https://[\w./-]+")
-
-
-def metadata(manifest: Manifest) -> dict[str, Any]:
-    """What the card's YAML repeats of the manifest."""
-    method, base = manifest.method, manifest.base
-    texts = {
-        "name": manifest.name, "method": method.get("id", ""), "method_version": method.get("version", ""),
-        "family": manifest.family, "base": base.get("model") or "", "base_revision": base.get("revision") or "",
-    }  # fmt: skip
-    return {name: flat(text) for name, text in texts.items()} | {
-        "becomes": [flat(concept.anchor or "") for concept in manifest.concepts],
-        "kept": [flat(text) for text in manifest.preserve], "seed": manifest.seed,
-        "strength": stated(manifest) or None,
-    }  # fmt: skip
 
 
 def data_of(manifest: Manifest) -> list[tuple[str, Any]]:
@@ -45,8 +31,10 @@ def stated(manifest: Manifest) -> dict[str, float]:
 
 
 def again(manifest: Manifest) -> Iterator[tuple[object, ...]]:
-    """The command that makes the artifact again, in parts."""
+    """The command that makes the artifact again, in parts; nothing where no single command made it."""
     base, concepts = manifest.base, manifest.concepts
+    if manifest.history or data_of(manifest) or any(item.label is not None for item in concepts):
+        return
     yield "erase-plugins", "run", manifest.method.get("id", "METHOD")
     yield "--model", base.get("model") or "MODEL"
     if base.get("revision"):

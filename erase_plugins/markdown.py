@@ -1,4 +1,4 @@
-"""Text from strangers, made harmless: Markdown, HTML, code blocks, YAML."""
+"""Text from strangers, made harmless for a page: Markdown, HTML, code blocks. No dependency."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import json
 import re
 import shlex
 from collections.abc import Sequence
-from typing import Any
 
-_MARKUP = re.compile(r"[^A-Za-z0-9 ,.'()+\-\u0080-\U0010ffff]")
+_MARKUP = re.compile(r"[^A-Za-z0-9 ,.;'()+%\-\u0080-\U0010ffff]")
 #: control characters, and those that change the direction of text or hide it
 _HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ud800-\udfff\u2028\u2029]+")
 _LINKING = re.compile(r"(?i)https?(?=:)|www(?=\.)|@")
@@ -30,9 +29,9 @@ def flat(text: object, most: int = _LONGEST) -> str:
     return _TOKEN.sub("hf_***", " ".join(_HIDDEN.sub(" ", str(text)).split()))[:most]
 
 
-def prose(text: object) -> Inert:
+def prose(text: object, most: int = _LONGEST) -> Inert:
     """Text that shows as it is inside a Markdown paragraph or table cell: no markup, no HTML, no link."""
-    broken = _LINKING.sub(lambda found: found[0] + _BREAK, flat(text))
+    broken = _LINKING.sub(lambda found: found[0] + _BREAK, flat(text, most))
     return Inert(_MARKUP.sub(lambda found: f"&#{ord(found[0])};", broken))
 
 
@@ -65,10 +64,3 @@ def commands(*parts: Sequence[object]) -> Inert:
 def literal(text: object, most: int = _LONGEST) -> Inert:
     """A Python string with that value, on one line."""
     return Inert(json.dumps(flat(text, most), ensure_ascii=False))
-
-
-def front_matter(data: dict[str, Any]) -> str:
-    """YAML front matter; everything that is not plainly a word is quoted by the writer."""
-    from huggingface_hub.utils import yaml_dump
-
-    return f"---\n{yaml_dump(data, sort_keys=False)}---\n"
