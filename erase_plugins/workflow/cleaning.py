@@ -254,16 +254,20 @@ def _run(
 ) -> Artifact:  # fmt: skip
     """Solves, trains if asked to, writes, and reads what was written back."""
     from erase_plugins.artifacts.lora_rewrite import down_names, rewrite
-    from erase_plugins.workflow.lora_projection import project
+    from erase_plugins.workflow.lora_projection import Weights, project
     from erase_plugins.workflow.lora_unlearning import Schedule, taught_off
 
     names = down_names(file, layout, target.family)
-    new = project(target, loaded.edit.deltas, phrases, keep, lambda: _on(target, loaded))
+    weights, schedule = Weights(), Schedule(steps=steps)
+    tries = schedule.tries if steps else ()
+    new, *tried = project(
+        target, loaded.edit.deltas, phrases, keep, lambda: _on(target, loaded), weights, (weights.erase, *tries)
+    )
     if steps:
         solved = replace(loaded, edit=_with(loaded.edit, new))
         new |= taught_off(
-            target, loaded.edit.deltas, new, phrases, keep, seed, lambda: _on(target, loaded),
-            lambda: _on(target, solved), Schedule(steps=steps),
+            target, loaded.edit.deltas, tried, phrases, keep, seed, lambda: _on(target, loaded),
+            lambda: _on(target, solved), schedule,
         )  # fmt: skip
     if strict:
         places = [(component, key) for component, group in loaded.edit.deltas.items() for key in group]

@@ -40,7 +40,12 @@ def random_lora(target, groups):
 
 @pytest.fixture(scope="module")
 def new(target, deltas):
-    return project(target, deltas, [CONCEPT], ["yellow duck"], nullcontext)
+    return projected(target, deltas, ["yellow duck"])
+
+
+def projected(target, deltas, keep, erase=10.0):
+    (found,) = project(target, deltas, [CONCEPT], keep, nullcontext, Weights(), [erase])
+    return found
 
 
 def answer(factor, rows):
@@ -60,7 +65,7 @@ def test_the_concept_is_silenced_and_others_stay(target, deltas):
 
     Pressed ten times as hard as by default: the rows of this tiny random encoder lie close together.
     """
-    new = project(target, deltas, [CONCEPT], ["yellow duck"], nullcontext, Weights(erase=100.0))
+    new = projected(target, deltas, ["yellow duck"], 100.0)
     cond = target.encode([f"an old {CONCEPT} beside the river", "an old stone beside the river"])
     for place, factor in new.items():
         if place[0] != "unet":
@@ -74,13 +79,23 @@ def test_the_concept_is_silenced_and_others_stay(target, deltas):
 
 
 def test_what_is_named_to_keep_stays_better(target, deltas, new):
-    without = project(target, deltas, [CONCEPT], [], nullcontext)
+    without = projected(target, deltas, [])
     cond = target.encode(["a yellow duck"])
     rows = cond.embeds[0, 1 : cond.last[0] + 1]
     place = next(place for place in new if place[0] == "unet")
     old = deltas[place[0]][place[1]].A
     moved = [answer(found[place] - old.double(), rows) for found in (new, without)]
     assert moved[0] < moved[1]
+
+
+def test_each_weight_has_factors_of_its_own(target, deltas, new):
+    """The harder the concept's rows are pressed, the more of a factor goes; a weight of nothing leaves all of it."""
+    found = project(target, deltas, [CONCEPT], ["yellow duck"], nullcontext, Weights(), [0.0, 0.25, 10.0])
+    for place, factor in new.items():
+        old = deltas[place[0]][place[1]].A.double()
+        moved = [float((part[place] - old).norm() / old.norm()) for part in found]
+        assert moved[0] < 1e-9 < 0.01 < moved[1] < moved[2]
+        torch.testing.assert_close(found[2][place], factor)
 
 
 def test_the_model_is_left_without_hooks(target, deltas, new):
@@ -96,7 +111,7 @@ def test_prompts_name_every_phrase(target):
 
 def test_a_concept_without_content_is_refused(target, deltas):
     with pytest.raises(RequestError, match="no content tokens"):
-        project(target, deltas, [""], [], nullcontext)
+        project(target, deltas, [""], [], nullcontext, Weights(), [1.0])
 
 
 def test_rows_count_from_the_concept_on_and_every_prompt_alike(target):
