@@ -254,14 +254,13 @@ def _run(
 ) -> Artifact:  # fmt: skip
     """Solves, trains if asked to, writes, and reads what was written back."""
     from erase_plugins.artifacts.lora_rewrite import down_names, rewrite
-    from erase_plugins.workflow.lora_projection import Weights, project
+    from erase_plugins.workflow.lora_projection import project
     from erase_plugins.workflow.lora_unlearning import Schedule, taught_off
 
     names = down_names(file, layout, target.family)
-    weights, schedule = Weights(), Schedule(steps=steps)
-    tries = schedule.tries if steps else ()
-    new, *tried = project(
-        target, loaded.edit.deltas, phrases, keep, lambda: _on(target, loaded), weights, (weights.erase, *tries)
+    schedule = Schedule(steps=steps)
+    new, tried = project(
+        target, loaded.edit.deltas, phrases, keep, lambda: _on(target, loaded), schedule.tries if steps else ()
     )
     if steps:
         solved = replace(loaded, edit=_with(loaded.edit, new))

@@ -97,9 +97,9 @@ def kept_prompts(phrases: Sequence[str], weights: Weights, target: Target) -> li
 @torch.no_grad()
 def project(
     target: Target, deltas: Mapping[str, Mapping[str, Delta]], phrases: Sequence[str], keep: Sequence[str],
-    lora: Callable[[], AbstractContextManager[object]], weights: Weights, erase: Sequence[float],
-) -> list[dict[Place, Tensor]]:  # fmt: skip
-    """New "down" factors (rank, in) float64 of all modules that read text rows, for each of several weights.
+    lora: Callable[[], AbstractContextManager[object]], tries: Sequence[float] = (), weights: Weights | None = None,
+) -> tuple[dict[Place, Tensor], list[dict[Place, Tensor]]]:  # fmt: skip
+    """New "down" factors (rank, in) float64 of all modules that read text rows; those of the denoiser several times.
 
     Args:
         target: the base, without the LoRA.
@@ -107,13 +107,14 @@ def project(
         phrases: the concept and what means the same.
         keep: prompts or words that must stay as the LoRA has them.
         lora: puts the LoRA on the target for a with-block.
-        weights: see there; that of the concept's rows is not used.
-        erase: weights of the concept's rows; the rows are collected once.
+        tries: other weights of the concept's rows, for each of which the denoiser's factors are solved too.
+        weights: see there.
 
     Raises:
         RequestError: a phrase without content for this text encoder.
         NotFiniteError: the system is not solvable.
     """
+    weights = weights or Weights()
     plain = target.encode(list(phrases))
     for index in range(len(phrases)):
         check_phrase(plain, index)
@@ -133,7 +134,9 @@ def project(
         if deep:
             again = _grams(target, deep, prompts, starts)
             erased = {key: (erased[key] + again[key]) / 2 for key in erased}
-    return [_silenced(deltas, refs, erased, kept, replace(weights, erase=weight)) for weight in erase]
+    denoiser = {place: ref for place, ref in refs.items() if ref not in kept}
+    tried = [_silenced(deltas, denoiser, erased, kept, replace(weights, erase=erase)) for erase in tries]
+    return _silenced(deltas, refs, erased, kept, weights), tried
 
 
 def _silenced(
