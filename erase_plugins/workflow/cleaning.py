@@ -258,12 +258,15 @@ def _run(
     from erase_plugins.workflow.lora_unlearning import Schedule, taught_off
 
     names = down_names(file, layout, target.family)
-    new = project(target, loaded.edit.deltas, phrases, keep, lambda: _on(target, loaded))
+    schedule = Schedule(steps=steps)
+    new, tried = project(
+        target, loaded.edit.deltas, phrases, keep, lambda: _on(target, loaded), schedule.tries if steps else ()
+    )
     if steps:
         solved = replace(loaded, edit=_with(loaded.edit, new))
         new |= taught_off(
-            target, loaded.edit.deltas, new, phrases, keep, seed, lambda: _on(target, loaded),
-            lambda: _on(target, solved), Schedule(steps=steps),
+            target, loaded.edit.deltas, tried, phrases, keep, seed, lambda: _on(target, loaded),
+            lambda: _on(target, solved), schedule,
         )  # fmt: skip
     if strict:
         places = [(component, key) for component, group in loaded.edit.deltas.items() for key in group]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -97,9 +97,9 @@ def kept_prompts(phrases: Sequence[str], weights: Weights, target: Target) -> li
 @torch.no_grad()
 def project(
     target: Target, deltas: Mapping[str, Mapping[str, Delta]], phrases: Sequence[str], keep: Sequence[str],
-    lora: Callable[[], AbstractContextManager[object]], weights: Weights | None = None,
-) -> dict[Place, Tensor]:  # fmt: skip
-    """New "down" factors (rank, in) float64 of all modules that read text rows.
+    lora: Callable[[], AbstractContextManager[object]], tries: Sequence[float] = (), weights: Weights | None = None,
+) -> tuple[dict[Place, Tensor], list[dict[Place, Tensor]]]:  # fmt: skip
+    """New "down" factors (rank, in) float64 of all modules that read text rows; those of the denoiser several times.
 
     Args:
         target: the base, without the LoRA.
@@ -107,6 +107,7 @@ def project(
         phrases: the concept and what means the same.
         keep: prompts or words that must stay as the LoRA has them.
         lora: puts the LoRA on the target for a with-block.
+        tries: other weights of the concept's rows, for each of which the denoiser's factors are solved too.
         weights: see there.
 
     Raises:
@@ -133,6 +134,16 @@ def project(
         if deep:
             again = _grams(target, deep, prompts, starts)
             erased = {key: (erased[key] + again[key]) / 2 for key in erased}
+    denoiser = {place: ref for place, ref in refs.items() if ref not in kept}
+    tried = [_silenced(deltas, denoiser, erased, kept, replace(weights, erase=erase)) for erase in tries]
+    return _silenced(deltas, refs, erased, kept, weights), tried
+
+
+def _silenced(
+    deltas: Mapping[str, Mapping[str, Delta]], refs: Mapping[Place, ModuleRef],
+    erased: Mapping[ModuleRef | None, Tensor], kept: Mapping[ModuleRef | None, Tensor], weights: Weights,
+) -> dict[Place, Tensor]:  # fmt: skip
+    """The solve, once for all modules that read the same rows."""
     maps: dict[ModuleRef | None, Tensor] = {}
     found = {}
     for place, ref in refs.items():

@@ -9,8 +9,10 @@ Three things decide what the rest of the LoRA loses. An error counts as a share 
 level: what a picture shows is decided where there is most noise, and there a LoRA changes the prediction least (on
 pocket a fifth of what it changes at the end), so that errors over the size of the prediction would hardly count where
 they do most harm. Every step has prompts of its own, each asked of the teacher once, so that nothing is learnt by
-heart. And steps are few: the closed form is a good start, for layers that read no text by what they read at the states
-that the teacher is asked at (`lora_features`).
+heart. And steps are few, from a start that is near: the closed forms, on prompts for layers that read text and on what
+they read at the states that the teacher is asked at for others (`lora_features`). How hard these press is settled for
+every LoRA: of several weights the one from which the training has least left to do. Alone, a closed form has to press
+hard, since nothing comes after it; before a training that costs the rest of the LoRA what the training need not take.
 """
 
 from __future__ import annotations
@@ -58,6 +60,9 @@ class Schedule:
         fillers: common words that stand around a word in prompts.
         sampler: steps of a trajectory, all of which are states to train on.
         guidance: of drawing them.
+        weights: of a row of the concept in the closed forms before the training, in units of ``1 / keep``, which is
+            what an error where the concept is named counts in the training; the best one is taken.
+        probed: steps on whose states and prompts that is settled.
     """
 
     steps: int = 20
@@ -69,11 +74,19 @@ class Schedule:
     fillers: int = 192
     sampler: int = 8
     guidance: float = 4.0
+    weights: tuple[float, ...] = (1 / 16, 1 / 4, 1.0, 4.0)
+    probed: int = 4
+
+    @property
+    def tries(self) -> tuple[float, ...]:
+        """The weights themselves, against a kept row's 1."""
+        return tuple(weight / self.keep for weight in self.weights)
 
     def evaluations(self) -> int:
         """Predictions for one state each that all of it takes; a training step with its gradient counts three times."""
         drawn, taught = 3 * self.prompts * self.sampler, self.steps * sum(self.batch)
-        return 2 * drawn + drawn + taught + 3 * taught
+        probed = len(self.weights) * min(self.probed, self.steps) * sum(self.batch)
+        return 2 * drawn + drawn + taught + probed + 3 * taught
 
 
 @dataclass(frozen=True)
@@ -102,20 +115,20 @@ class _Lessons(_States):
 
 
 def taught_off(
-    target: Target, old: Mapping[str, Mapping[str, Delta]], new: Mapping[Place, Tensor], phrases: Sequence[str],
-    keep: Sequence[str], seed: int, lora: Switch, solved: Switch, schedule: Schedule,
+    target: Target, old: Mapping[str, Mapping[str, Delta]], new: Sequence[Mapping[Place, Tensor]],
+    phrases: Sequence[str], keep: Sequence[str], seed: int, lora: Switch, solved: Switch, schedule: Schedule,
 ) -> dict[Place, Tensor]:  # fmt: skip
     """`unlearn` for a LoRA after its closed form, with prompts by the usual frames and common words.
 
     Args:
         target: the base, without the LoRA.
         old: the LoRA.
-        new: "down" factors that the closed form found.
+        new: "down" factors that the closed form found, for each of ``schedule.tries``.
         phrases: the concept and what means the same.
         keep: words or prompts that must stay.
         seed: of prompts, noise and order.
         lora: puts the LoRA on the target for a with-block.
-        solved: the same with the factors of the closed form.
+        solved: the same with the text encoders as they will be, which training leaves alone.
         schedule: see there.
     """
     from erase_plugins.workflow.lora_projection import Weights, concept_prompts, kept_prompts
@@ -139,7 +152,7 @@ def _some(items: Sequence[str], count: int, draw: torch.Generator) -> list[str]:
 
 
 def unlearn(
-    target: Target, old: Mapping[str, Mapping[str, Delta]], new: Mapping[Place, Tensor],
+    target: Target, old: Mapping[str, Mapping[str, Delta]], new: Sequence[Mapping[Place, Tensor]],
     prompts: tuple[Sequence[str], Sequence[str]], switches: tuple[Switch, Switch], schedule: Schedule, seed: int,
 ) -> dict[Place, Tensor]:  # fmt: skip
     """New "down" factors (rank, in, ...) of all modules of the denoiser.
@@ -147,10 +160,10 @@ def unlearn(
     Args:
         target: the base, without the LoRA.
         old: the LoRA.
-        new: "down" factors to begin from, where they are others.
+        new: "down" factors to begin from, where they are others, for each of ``schedule.tries``.
         prompts: with the concept, and without it, where the LoRA shall do what it did: first those whose trajectories
             are drawn, then one for every state of a training step.
-        switches: put the LoRA as it was, and with the new factors, on the target.
+        switches: put the LoRA as it was, and with its text encoders as they will be, on the target.
         schedule: see there.
         seed: of noise and order.
     """
@@ -164,7 +177,7 @@ def unlearn(
     # guidance g adds g times the error with the prompt and g - 1 times that without
     silent = (guidance / max(guidance - 1, 1e-3)) ** 2
     empty = [""] * (schedule.steps * schedule.batch[2])
-    modules = _textless(target, old, new)
+    modules = _textless(target, old, new[0])
     reads, stays = (Inputs(modules, generator) for _ in range(2))
     with reads.listening(len(named) - count):
         off = _lessons(target, gone, named[count:], nullcontext, solved, 1.0, generator)
@@ -172,10 +185,33 @@ def unlearn(
         same = _lessons(target, stay, kept[count:], lora, solved, 1 / schedule.keep, generator)
         idle = _lessons(target, stay, empty, lora, solved, silent / schedule.keep, generator)
     lessons = (off, same, idle)
-    slots = _slots(target, old, {**_solved(old, reads, stays, 1 / schedule.keep), **new})
+    starts = [
+        {**_solved(old, reads, stays, weight), **factors} for weight, factors in zip(schedule.tries, new, strict=True)
+    ]
+    slots = _slots(target, old)
     with Trainable(target, list(slots.values())):
+        _begin(target, slots, starts, lessons, schedule)
         _train(target, [slot.A for slot in slots.values()], lessons, schedule)
     return {place: slot.A.detach().cpu().double() for place, slot in slots.items()}
+
+
+@torch.no_grad()
+def _begin(
+    target: Target, slots: Mapping[Place, LoraSlot], starts: Sequence[Mapping[Place, Tensor]],
+    lessons: Sequence[_Lessons], schedule: Schedule,
+) -> None:  # fmt: skip
+    """Sets the factors to those of the starts from which the lessons have least left to teach."""
+
+    def take(start: Mapping[Place, Tensor]) -> None:
+        for place in start.keys() & slots.keys():
+            slots[place].A.copy_(start[place])
+
+    def left(start: Mapping[Place, Tensor]) -> float:
+        take(start)
+        steps = range(min(schedule.probed, schedule.steps))
+        return sum(float(_error(target, lessons, step, schedule)) for step in steps)
+
+    take(min(starts, key=left))
 
 
 def _textless(
@@ -197,21 +233,19 @@ def _solved(old: Mapping[str, Mapping[str, Delta]], named: Inputs, kept: Inputs,
     return found
 
 
-def _slots(
-    target: Target, old: Mapping[str, Mapping[str, Delta]], new: Mapping[Place, Tensor]
-) -> dict[Place, LoraSlot]:
+def _slots(target: Target, old: Mapping[str, Mapping[str, Delta]]) -> dict[Place, LoraSlot]:
     refs = {(ref.component, ref.weight): ref for ref in target.info.refs}
     found = {}
     for component in target.info.components(DENOISER):
         for key, delta in old.get(component, {}).items():
-            place, ref = (component, key), refs[component, key]
+            ref = refs[component, key]
             assert isinstance(delta, LowRank)  # of a plain LoRA, which was checked
             slot = LoraSlot(ref, target.module(ref), delta.A.shape[0], 1.0, None)  # type: ignore[arg-type]
             device = slot.B.device
             # a copy: the LoRA in memory is measured afterwards
-            slot.A = nn.Parameter(new.get(place, delta.A).detach().float().clone().to(device))
+            slot.A = nn.Parameter(delta.A.detach().float().clone().to(device))
             slot.B = nn.Parameter(delta.B.float().to(device), requires_grad=False)
-            found[place] = slot
+            found[component, key] = slot
     return found
 
 
@@ -282,10 +316,15 @@ def _train(target: Target, factors: Sequence[nn.Parameter], lessons: Sequence[_L
     )
     falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, schedule.steps)
     for step in range(schedule.steps):
-        parts = [part[step * count : (step + 1) * count] for part, count in zip(lessons, schedule.batch, strict=True)]
-        now, cond = _joined(parts), join([part.cond for part in parts])
-        error = ask(target, now.inputs, now.times, cond, None) - torch.cat([part.wanted for part in parts])
         optimizer.zero_grad()
-        (error.square().flatten(1).mean(1) / now.sizes).mean().backward()
+        _error(target, lessons, step, schedule).backward()
         optimizer.step()
         falling.step()
+
+
+def _error(target: Target, lessons: Sequence[_Lessons], step: int, schedule: Schedule) -> Tensor:
+    """What is minimised, on the lessons of one step."""
+    parts = [part[step * count : (step + 1) * count] for part, count in zip(lessons, schedule.batch, strict=True)]
+    now, cond = _joined(parts), join([part.cond for part in parts])
+    error = ask(target, now.inputs, now.times, cond, None) - torch.cat([part.wanted for part in parts])
+    return (error.square().flatten(1).mean(1) / now.sizes).mean()

@@ -40,7 +40,7 @@ def random_lora(target, groups):
 
 @pytest.fixture(scope="module")
 def new(target, deltas):
-    return project(target, deltas, [CONCEPT], ["yellow duck"], nullcontext)
+    return project(target, deltas, [CONCEPT], ["yellow duck"], nullcontext)[0]
 
 
 def answer(factor, rows):
@@ -60,7 +60,7 @@ def test_the_concept_is_silenced_and_others_stay(target, deltas):
 
     Pressed ten times as hard as by default: the rows of this tiny random encoder lie close together.
     """
-    new = project(target, deltas, [CONCEPT], ["yellow duck"], nullcontext, Weights(erase=100.0))
+    new = project(target, deltas, [CONCEPT], ["yellow duck"], nullcontext, weights=Weights(erase=100.0))[0]
     cond = target.encode([f"an old {CONCEPT} beside the river", "an old stone beside the river"])
     for place, factor in new.items():
         if place[0] != "unet":
@@ -74,13 +74,25 @@ def test_the_concept_is_silenced_and_others_stay(target, deltas):
 
 
 def test_what_is_named_to_keep_stays_better(target, deltas, new):
-    without = project(target, deltas, [CONCEPT], [], nullcontext)
+    without = project(target, deltas, [CONCEPT], [], nullcontext)[0]
     cond = target.encode(["a yellow duck"])
     rows = cond.embeds[0, 1 : cond.last[0] + 1]
     place = next(place for place in new if place[0] == "unet")
     old = deltas[place[0]][place[1]].A
     moved = [answer(found[place] - old.double(), rows) for found in (new, without)]
     assert moved[0] < moved[1]
+
+
+def test_other_weights_are_for_the_denoiser_alone(target, deltas, new):
+    """The harder the concept's rows are pressed, the more of a factor goes; a weight of nothing leaves all of it."""
+    _, tried = project(target, deltas, [CONCEPT], ["yellow duck"], nullcontext, [0.0, 0.25, Weights().erase])
+    places = {place for place in new if place[0] == "unet"}
+    for place in places:
+        old = deltas[place[0]][place[1]].A.double()
+        moved = [float((part[place] - old).norm() / old.norm()) for part in tried]
+        assert moved[0] < 1e-9 < 0.01 < moved[1] < moved[2]
+        torch.testing.assert_close(tried[2][place], new[place])
+    assert [set(part) for part in tried] == [places] * 3
 
 
 def test_the_model_is_left_without_hooks(target, deltas, new):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from erase_plugins.families.capabilities import Conditioning
 from erase_plugins.workflow import lora_unlearning
 from erase_plugins.workflow.lora_unlearning import (
     Schedule,
+    _begin,
     _by_time,
     _drawn,
     _Lessons,
@@ -26,6 +28,8 @@ from erase_plugins.workflow.lora_unlearning import (
 from erase_plugins.workflow.models import target_of
 
 PROMPTS = ("a barn", "a red barn on a hill")
+#: no closed form on prompts, with each of the usual weights
+NOTHING = ({},) * len(Schedule().tries)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +127,7 @@ def test_every_step_has_prompts_and_states_of_its_own(target, monkeypatch):
 
     monkeypatch.setattr(lora_unlearning, "ask", watching)
     old, place, down = low_rank(target)
-    made = unlearn(target, old, {}, (named, kept), (lambda: nullcontext(), nullcontext), schedule, 0)
+    made = unlearn(target, old, NOTHING, (named, kept), (lambda: nullcontext(), nullcontext), schedule, 0)
     first, second, third = schedule.batch
     assert [len(step) for step in asked] == [first + second + third] * steps
     assert [text for step in asked for text in step[:first]] == named[2:]
@@ -149,12 +153,12 @@ def test_what_reads_no_text_begins_from_the_closed_form_on_what_it_reads(target,
     real = lora_unlearning.taken_off
     place, solved = ("unet", ref.weight), torch.randn(2, text.shape[1], generator=generator)
     seen: list = []
-    schedule = Schedule(steps=2, prompts=2, sampler=3, rate=0.0)
+    schedule = Schedule(steps=2, prompts=2, sampler=3, rate=0.0, keep=5.0, weights=(2.0,))
     monkeypatch.setattr(lora_unlearning, "taken_off", lambda *given: seen.append(given) or real(*given))
     prompts = (["a barn"] * 12, ["a house"] * 16)
-    made = unlearn(target, old, {("unet", text.weight): solved}, prompts, (nullcontext, nullcontext), schedule, 0)
+    made = unlearn(target, old, [{("unet", text.weight): solved}], prompts, (nullcontext, nullcontext), schedule, 0)
     ((A, named, kept, erase),) = seen  # the module that reads text has its own closed form
-    assert torch.equal(A, old["unet"][ref.weight].A) and erase == 1 / schedule.keep
+    assert torch.equal(A, old["unet"][ref.weight].A) and erase == 0.4  # 2 / 5
     assert named.shape[1] == kept.shape[1] == ref.shape[1] and len(named) > 100
     torch.testing.assert_close(made[place], taken_off(A, named, kept, erase).float().double())
     torch.testing.assert_close(made["unet", text.weight], solved.double())
@@ -175,33 +179,90 @@ def test_who_teaches_what_and_how_much_an_error_counts(target, monkeypatch):
     monkeypatch.setattr(lora_unlearning, "_lessons", noted)
     schedule = Schedule(steps=1, prompts=1, sampler=2, keep=5.0, guidance=4.0)
     named, kept = ([word] * (1 + count) for word, count in zip("nk", schedule.batch, strict=False))
-    unlearn(target, low_rank(target)[0], {}, (named, kept), (lora, nullcontext), schedule, 0)
+    unlearn(target, low_rank(target)[0], NOTHING, (named, kept), (lora, nullcontext), schedule, 0)
     assert [prompts for _, _, prompts in taught] == [{"n"}, {"k"}, {""}]
     assert [teacher for teacher, _, _ in taught] == [nullcontext, lora, lora]
     assert [1 / unit for _, unit, _ in taught] == pytest.approx([1, 5, 5 * 9 / 16])
 
 
+class Sums:
+    """A model of one factor (1, 2), which answers a state of two channels by their sum with it."""
+
+    dtype = torch.float32
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def predict(self, inputs, times, cond):
+        return torch.einsum("nihw,oi->nohw", inputs, self.factor)
+
+
+def by_hand(state, wanted, count, size):
+    inputs, times = torch.tensor(state).view(1, 2, 1, 1).expand(count, 2, 1, 1), torch.full((count,), 5)
+    cond = Conditioning(torch.zeros(count, 1, 1), (0,) * count)
+    return _Lessons(inputs, times, torch.full((count,), size), cond, torch.full((count, 1, 1, 1), wanted))
+
+
 def test_a_factor_forgets_the_direction_of_the_concept_and_keeps_the_other():
     """By hand: kept states are (1, 0), named ones (1, 1), the LoRA answers the sum; (1, -1) answers 1 and 0."""
-
-    class Model:
-        dtype = torch.float32
-
-        def predict(self, inputs, times, cond):
-            return torch.einsum("nihw,oi->nohw", inputs, factor)
-
-    def lessons(state, wanted, count):
-        inputs, times = torch.tensor(state).view(1, 2, 1, 1).expand(count, 2, 1, 1), torch.full((count,), 5)
-        cond = Conditioning(torch.zeros(count, 1, 1), (0,) * count)
-        return _Lessons(inputs, times, torch.full((count,), 4.0), cond, torch.full((count, 1, 1, 1), wanted))
-
     factor = nn.Parameter(torch.tensor([[1.0, 1.0]]))
     schedule = Schedule(steps=120, rate=0.1)
     named, kept, empty = (schedule.steps * count for count in schedule.batch)
-    taught = (lessons([1.0, 1.0], 0.0, named), lessons([1.0, 0.0], 1.0, kept), lessons([0.0, 0.0], 0.0, empty))
-    _train(Model(), [factor], taught, schedule)
+    taught = (
+        by_hand([1.0, 1.0], 0.0, named, 4.0), by_hand([1.0, 0.0], 1.0, kept, 4.0), by_hand([0.0, 0.0], 0.0, empty, 4.0)
+    )  # fmt: skip
+    _train(Sums(factor), [factor], taught, schedule)
     assert abs(float(factor.detach().sum())) < 0.1  # of 2 before
     assert abs(float(factor.detach()[0, 0]) - 1) < 0.05
+
+
+@pytest.mark.parametrize(("strong", "chosen"), [(1.0, [1.0, 0.5]), (6.0, [0.5, 0.0])])
+def test_training_begins_where_least_is_left_to_teach(strong, chosen):
+    """By hand, of 5 named and 7 kept states a step, errors of the former divided by 4.
+
+    Kept states are (1, 0) and shall answer 1, named ones (0, strong) and shall answer 0. (1, 0.5) leaves 5 strong^2 / 16
+    and nothing of the others; (0.5, 0) leaves nothing and 7 / 4. So the gentle one is better up to 2.4.
+    """
+    place, schedule = ("unet", "a"), Schedule(steps=3, probed=2)
+    slot = SimpleNamespace(A=nn.Parameter(torch.ones(1, 2)))
+    starts = [{place: torch.tensor([row])} for row in ([1.0, 0.5], [0.5, 0.0], [0.0, 0.0])]
+    named, kept, empty = (schedule.steps * count for count in schedule.batch)
+    taught = (
+        by_hand([0.0, strong], 0.0, named, 4.0), by_hand([1.0, 0.0], 1.0, kept, 1.0),
+        by_hand([0.0, 0.0], 0.0, empty, 1.0),
+    )  # fmt: skip
+    _begin(Sums(slot.A), {place: slot}, starts, taught, schedule)
+    assert slot.A.tolist() == [chosen]
+
+
+def test_weights_are_in_units_of_what_a_named_error_counts():
+    assert Schedule(keep=8.0, weights=(0.5, 1.0, 4.0)).tries == (1 / 16, 1 / 8, 1 / 2)
+
+
+def test_all_layers_of_a_larger_denoiser_are_taken(monkeypatch):
+    """Two text encoders, a pooled vector beside the rows, layers of feed-forward and convolutions: shapes as before."""
+    from erase_plugins.testing.tiny import tiny_sdxl
+
+    target = target_of(tiny_sdxl(), "tiny")
+    generator = torch.Generator().manual_seed(6)
+    old: dict = {"unet": {}}
+    for ref in target.info.refs:
+        if ref.component == "unet" and ref.kind in ("linear", "conv") and len(ref.shape) in (2, 4):
+            down = 0.1 * torch.randn(2, *ref.shape[1:], generator=generator)
+            up = 0.1 * torch.randn(ref.shape[0], 2, *(1,) * (len(ref.shape) - 2), generator=generator)
+            old["unet"][ref.weight] = LowRank(down, up)
+    text = [ref.weight for ref in target.modules("cross_kv")]
+    schedule = Schedule(steps=1, prompts=1, sampler=2)
+    tried = [{("unet", key): (1 - weight) * old["unet"][key].A.double() for key in text} for weight in schedule.tries]
+    prompts = (["a barn"] * 6, ["a house"] * 8)
+    made = unlearn(target, old, tried, prompts, (lambda: nullcontext(), nullcontext), schedule, 0)
+    assert {place: part.shape for place, part in made.items()} == {
+        ("unet", key): delta.A.shape for key, delta in old["unet"].items()
+    }
+    assert any(part.dim() == 4 for part in made.values())
+    for place, part in made.items():
+        assert part.isfinite().all()
+        assert not torch.equal(part, old["unet"][place[1]].A.double())
 
 
 def test_the_plan_counts_every_prediction(target, monkeypatch):
@@ -215,7 +276,7 @@ def test_the_plan_counts_every_prediction(target, monkeypatch):
 
     monkeypatch.setattr(type(target), "predict", counting)
     prompts = (["a barn"] * 12, ["a house"] * 16)
-    unlearn(target, low_rank(target)[0], {}, prompts, (lambda: nullcontext(), nullcontext), schedule, 0)
+    unlearn(target, low_rank(target)[0], NOTHING, prompts, (lambda: nullcontext(), nullcontext), schedule, 0)
     assert sum(asked) == schedule.evaluations()
 
 
