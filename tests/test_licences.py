@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from erase_plugins.errors import RequestError
-from erase_plugins.licences import checked, identifiers
-from erase_plugins.licences import known, licence_of
+from erase_plugins.licences import checked, identifiers, known, licence_of
 
 
 @pytest.mark.parametrize(
