@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 from tools.docs import comfy, pages
 
 
 def main() -> None:
-    """Writes below the folder given as argument, or the current one."""
-    root = Path(sys.argv[1]) if len(sys.argv) > 1 else Path()
+    """Reads the command line and writes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("root", type=Path, nargs="?", default=Path(), help="folder to write below; the current one")
+    root = parser.parse_args().root
     found = {**pages.pages(root), **comfy.pages(root)}
     for path, render in found.items():
         path.parent.mkdir(parents=True, exist_ok=True)
