@@ -12,10 +12,10 @@ EDITS = ("lowrank", "dense", "contextmap")
 
 @pytest.fixture(scope="module")
 def numbers(in_comfy, pocket_target, tmp_path_factory):
-    """What gguf.py measured."""
+    """What packed.py measured."""
     work = tmp_path_factory.mktemp("gguf")
     save_edits(pocket_target, plain_edits(pocket_target), work)
-    found = in_comfy("gguf.py", str(work))
+    found = in_comfy("packed.py", str(work))
     assert found["same_base"] < 1e-5
     return found
 
