@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -228,8 +230,16 @@ def package_versions() -> dict[str, str]:
 
 
 def slug(text: str) -> str:
-    """File-name form of a text: lower case ASCII letters, digits and underscores, at most 40 characters."""
-    plain = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+    """File-name form of a text: lower case ASCII letters, digits and underscores, at most 40 characters.
+
+    Accents are left out. Letters of other scripts are told apart by eight digits of a hash of the whole text.
+    """
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold())
+    known = "".join(sign for sign in folded if not unicodedata.combining(sign))
+    plain = re.sub(r"[^a-z0-9]+", "_", known).strip("_")
+    if any(sign.isalnum() and not sign.isascii() for sign in known):
+        told = hashlib.sha256(folded.encode()).hexdigest()[:8]
+        return f"{plain[:31].strip('_') or 'concept'}_{told}"
     return plain[:40].strip("_") or "concept"
 
 

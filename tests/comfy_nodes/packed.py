@@ -1,5 +1,5 @@
-"""Runs inside the ComfyUI interpreter, where a file named gguf would hide the package of that name: edits on weights that only their modules can read, as the packs for GGUF files
-keep them, beside the same weights in fp32.
+"""Runs inside the ComfyUI interpreter: edits on weights that only their modules can read, as the packs for GGUF files
+keep them, beside the same weights in fp32. (A file named gguf beside it would hide the package of that name.)
 
 Usage: python packed.py COMFY_DIR WORK; WORK/models/erase_plugins holds the artifacts. The real pack needs a real file; its
 way of keeping weights is stood in for: bytes that lie about their shape, patches on the tensor, a list of weights with
