@@ -60,7 +60,7 @@ def command(
     for note in made.notes:
         hint(f"note: {note}")
     if not dry_run:
-        for line in _numbers(made.before, made.after, made.base):
+        for line in _numbers(made.before, made.after, made.base, images):
             say(f"  {line}")
         say(f"wrote {place.name}")
     emit({"dry_run": dry_run, **made.to_dict()})
@@ -70,7 +70,9 @@ def _listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} modules of {component}" for component, count in counts.items())
 
 
-def _numbers(before: Mapping[str, float], after: Mapping[str, float], base: Mapping[str, float]) -> list[str]:
+def _numbers(
+    before: Mapping[str, float], after: Mapping[str, float], base: Mapping[str, float], images: int
+) -> list[str]:
     """Before and after for people."""
     lines = [
         f"change of the prediction where the concept is named: {before['effect']:.1%} -> {after['effect']:.1%}",
@@ -78,6 +80,6 @@ def _numbers(before: Mapping[str, float], after: Mapping[str, float], base: Mapp
     ]
     if "rate" in after:
         lines.insert(0, f"concept shown: {before['rate']:.0%} -> {after['rate']:.0%} (base {base['rate']:.0%})")
-    else:
+    elif images:
         lines.append("no judge knows the concept; look at pictures, or name a model and concept that one knows")
     return lines
