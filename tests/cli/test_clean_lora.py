@@ -40,18 +40,8 @@ def test_it_writes_and_measures(erase, loaded, lora, tmp_path):
 
 
 def test_no_judge_is_missed_where_no_picture_was_asked_for(erase, loaded, lora, tmp_path):
-    ran = erase(
-        "clean-lora",
-        lora,
-        "--erase",
-        "zorbax",
-        "--base",
-        "pocket",
-        "--images",
-        "0",
-        "--out",
-        tmp_path / "o.safetensors",
-    )
+    ran = erase("clean-lora", lora, "--erase", "zorbax", "--base", "pocket", "--images", "0",
+                "--out", tmp_path / "o.safetensors")  # fmt: skip
     assert ran.code == 0, ran.err
     assert "elsewhere:" in ran.out
     assert "judge" not in ran.out
