@@ -56,10 +56,8 @@ def say_fact(text: str) -> None:
 
 
 def _terminal() -> int:
-    """Columns of the terminal, or those that COLUMNS says; 0 where nobody reads."""
-    if not (sys.stdout.isatty() or os.getenv("COLUMNS")):
-        return 0
-    return shutil.get_terminal_size().columns
+    """Columns of the terminal; 0 where a program reads, whatever COLUMNS says: some libraries set it for all."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
 
 
 def hint(text: str, passing: bool = False) -> None:

@@ -25,7 +25,7 @@ def command(name: str, kind: str, out: str | None, dry_run: bool) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise RequestError(f"plugin name '{name}' must be lower case words joined by '-', for example my-eraser")
     wanted = Path(out or name)
-    if wanted.is_dir() and any(wanted.iterdir()):  # a plugin written earlier may have been worked on since
+    if (wanted / "pyproject.toml").is_file():  # a plugin written earlier may have been worked on since
         raise RequestError(f"'{wanted.name}' is not empty, and nothing in it is replaced; choose another --out")
     place = check_output(out or name, True, kind="", dry_run=dry_run)  # an empty folder is as good as none
     if dry_run:

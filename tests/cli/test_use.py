@@ -195,8 +195,9 @@ def test_inspect_reads_well_in_terminals(erase, pizza_folder, tmp_path, monkeypa
     manifest["notes"] = ["a note of many words, " * 12]
     (tmp_path / "a" / FILENAME).write_text(json.dumps(manifest))
     files = sorted((tmp_path / "a").glob("*.safetensors"))
-    plain = erase("inspect", tmp_path / "a").out
     monkeypatch.setenv("COLUMNS", str(width))
+    plain = erase("inspect", tmp_path / "a").out
+    monkeypatch.setattr("erase_plugins.cli.console._terminal", lambda: width)
     alone, many = erase("inspect", tmp_path / "a").out, erase("inspect", tmp_path / "a", *files).out
     for text in (alone, many):
         lines = [line for line in text.splitlines() if not line.startswith("  again:")]

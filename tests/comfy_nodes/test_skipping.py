@@ -72,7 +72,7 @@ def test_sdxl_is_told_height_before_width(numbers):
 def test_guards_from_the_load_node_stand_in_front_of_stock_nodes(numbers, name):
     found = numbers["guards"][name]
     assert len(found["said"]) == 2  # also where a stock node made a clone behind it
-    assert all(text.startswith("RunRefused: ") and "pizza" in text for text in found["said"])
+    assert all(text.startswith("Blocked: ") and "pizza" in text for text in found["said"])
     assert found["same rows"]
     assert found["same model"]
     assert "negative prompts the CLIP in front of it" in found["report"]
