@@ -31,6 +31,8 @@ _FORMAT = 3
 ALONE = ("{}",)
 #: words that are encoded before their rows are summed up and let go, and values of these rows (2 GiB in float32)
 _BATCH, _VALUES = 1024, 1 << 29
+#: prompts with short rows that are encoded at once, at least
+_FEWEST = 16
 #: a text encoder of more rows is asked for the first rows behind a word only, so many, where all words are searched
 _WHOLE, _TAIL = 32, 3
 #: words whose rows are kept at hand for the rest of the run
@@ -229,8 +231,15 @@ def projection_gram(target: Target) -> Tensor:
 
 
 def encoded(target: Target, prompts: Sequence[str], tail: int) -> Conditioning:
-    """Prompts with all their rows, or with the first ``tail`` rows behind the last token."""
-    return target.encode_start(prompts, tail) if tail and target.family.causal else target.rows(prompts)
+    """Prompts with all their rows, or with the first ``tail`` rows behind the last token.
+
+    A prompt has the same rows to the bit whatever is encoded along. Matrix products of a few rows are rounded otherwise
+    than larger ones on some processors, so that few short prompts are filled up.
+    """
+    if not (tail and target.family.causal):
+        return target.rows(prompts)
+    filled = [*prompts, *prompts[-1:] * (_FEWEST - len(prompts))]
+    return target.encode_start(filled, tail)[: len(prompts)]
 
 
 def kept_rows(cond: Conditioning, tail: int, tokens: int) -> list[Tensor]:
