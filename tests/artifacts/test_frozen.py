@@ -80,7 +80,8 @@ def test_its_statistics_can_be_added_to_and_taken_apart(name, frozen_pipe):
     for component, key, delta in before.edit.items():
         for part, tensor in delta.tensors().items():
             found = again.edit.deltas[component][key].tensors()[part]
-            assert (found - tensor).abs().max() < 1e-9 * max(1.0, float(tensor.abs().max()))
+            # float32 factors of a solution that another processor had: a few units in the last place
+            assert (found - tensor).abs().max() < 2**-19 * max(1.0, float(tensor.abs().max()))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -70,8 +70,9 @@ def test_the_first_erasure_on_pocket_encodes_few_words_and_gives_the_same(pocket
     found, few_words = solve(pocket_pipe)
     assert all_words > 1000
     assert few_words < 60
-    for name, value in tensors(wanted).items():
-        torch.testing.assert_close(tensors(found)[name].double(), value.double(), rtol=1e-4, atol=1e-4)
+    for name, value in tensors(wanted).items():  # float32 on another processor: beside the largest value, not each
+        one, other = tensors(found)[name].double(), value.double()
+        assert (one - other).abs().max() <= 1e-5 * other.abs().max(), name
 
 
 def test_what_came_along_counts_for_that_encoder_alone(pocket_pipe, place, monkeypatch):

@@ -171,7 +171,8 @@ def test_a_hidden_concept_is_found_on_pocket(pocket_pipe, pocket_target, monkeyp
     monkeypatch.setattr(inversion._Run, "_train", short)  # the control is not what is tested
     attack = ConceptInversion()
     subject = open_subject(pocket_pipe, [ep.erase(pocket_target, "owl", "uce")], attack, steps=6)
-    settings = {"steps": 60, "batch": 4, "pictures": 6, "early": "false"}
+    # with half of the steps it is in all pictures or in none, by the processor that computes it
+    settings = {"steps": 120, "batch": 4, "pictures": 6, "early": "false"}
     found = run_attack(attack, lambda: subject, 6 * inversion._SETS, settings=settings)
     rates = {row.subject: row.value for row in found.rows}
     assert rates["base"] >= 0.8 and rates["plain name"] == 0.0
