@@ -251,7 +251,7 @@ def of_method(method: str, family: str, dtype: str) -> dict[str, Any]:
     entry, info = get_manager().method(method), info_of(family)
     request = build_request("pocket", method, "pizza", dtype=dtype, device="cuda")
     plan, options = entry.plan(request, info), entry.resolved(request, info)
-    cost, precision = entry.cost(request, options), options.precision
+    cost, precision = entry.cost(request, options), str(plan.options["precision"])
     denoiser = sum(prod(ref.shape) for ref in info.refs if ref.component == "unet")
     again = entry.recomputes and denoiser >= LARGE
     size = 2 if precision == "bfloat16" or dtype != "float32" else 4

@@ -183,7 +183,8 @@ def compared(name: str, work: Path) -> dict[str, Any]:
     again = erase(erased, clip, "dog -> cat", "uce", 1.0, "object", options="vocabulary = 6").values
     out = {
         "text": text,
-        "rows": far(rows[0].embeds, rows[1].embeds), "parts": rows[0].parts == rows[1].parts,
+        "rows": far(rows[0].embeds, rows[1].embeds) / max(float(rows[1].embeds.abs().max()), 1),
+        "parts": rows[0].parts == rows[1].parts,
         "map": far(one.B.double() @ one.A.double(), change), "size": float(change.abs().max()),
         "weights": max(far(a, b) for a, b in zip(after, wanted, strict=True)),
         "changed": min(far(a, b) for a, b in zip(after, before, strict=True)),
@@ -264,7 +265,7 @@ def embedded() -> dict[str, Any]:
                 return_dict=False,
             )[0]
         )
-        found["prediction"] = far(mine, theirs)
+        found["prediction"] = far(mine, theirs) / max(float(theirs.abs().max()), 1)
         found["still"] = far(mine, x)
         result = erase(model, clip, "pizza -> hamburger", "uce", 1.0, "object", options="vocabulary = 6", vae=vae)
         found["text"] = result.values[3]

@@ -31,6 +31,12 @@ MODELS = (*CHECKPOINTS, "pocket", "tiny_sd1", "tiny_sdxl")
 GIVEN: dict[str, dict[str, Any]] = {"": {}, " full": {"parameters": "full"}}
 
 
+@pytest.fixture(autouse=True)
+def _computes_half(monkeypatch):
+    """Defaults of a device that computes in bfloat16."""
+    monkeypatch.setattr("erase_plugins.engine.precision.computes_half", lambda device: True)
+
+
 @lru_cache
 def info(model: str) -> Any:
     """Description of a model without weights; the published ones at full size."""

@@ -66,7 +66,7 @@ def test_samples_some_at_a_time_have_the_gradients_of_all_together(tiny_sd1, mon
             found.append((float(value.detach()), torch.autograd.grad(value, run.adapters.parameters())))
             assert passes == [] if most > 1 else (len(passes) > 1 and set(passes) == {1})
     (one, gradients), (other, others) = found
-    assert other == pytest.approx(one, rel=1e-5)
+    assert other == pytest.approx(one, rel=5e-5)  # as below: on some processors to the fifth digit
     one_by_one, together = (torch.cat([part.flatten() for part in parts]) for parts in (others, gradients))
     assert float((one_by_one - together).norm() / together.norm()) < 1e-4  # other batches round otherwise
 

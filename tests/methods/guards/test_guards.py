@@ -173,7 +173,8 @@ def test_sld_says_when_no_step_came_to_be_steered(pipe):
     before = drawn(pipe)
     with ep.apply(pipe, ep.erase(pipe, "pizza", "sld", options={"warmup": 3})):
         with pytest.warns(UserWarning, match="waits for 3 steps and this picture had 3, so it did nothing"):
-            assert torch.equal(drawn(pipe), before)
+            # the pass has another batch, which some processors round otherwise
+            torch.testing.assert_close(drawn(pipe), before, rtol=0, atol=1e-4)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             drawn(pipe, steps=4)
