@@ -43,8 +43,8 @@ def defences(subject: Subject) -> tuple[Guiding, ...]:
     if not all(isinstance(stage, Guiding) for stage in found):
         names = " and ".join(f"'{item.name}'" for item in subject.artifacts if item.manifest.guards)
         raise Unsupported(
-            f"the guard {names} reads prompts, and a learned token is no text that it could read, so this would measure "
-            "the bare model; attack it by prompts (paraphrase, readable)"
+            f"the guard {names} reads prompts, and a learned token is no text that it could read, so this would "
+            "measure the bare model; attack it by prompts (paraphrase, readable)"
         )
     return tuple(found)
 
