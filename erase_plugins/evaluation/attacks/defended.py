@@ -64,7 +64,7 @@ def defended_loss(
     """
     text = ""
     for stage in stages:
-        text = stage.negative(text)
+        text = stage.negative_text(text)
     u, n, y = asked(""), asked(text), x
     for stage in stages:
         y = stage.led(n, y, asked, step)

@@ -52,7 +52,7 @@ class NegativePrompt(Guiding):
             if name == "negative_prompt" or given.get(name) is not None
         }
 
-    def negative(self, text: str) -> str:
+    def negative_text(self, text: str) -> str:
         """The concept behind what is there."""
         return str(self._with(text, {}))
 

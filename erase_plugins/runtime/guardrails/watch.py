@@ -52,7 +52,7 @@ class Guiding(Quiet):
     Outside of pictures the model predicts as if the stage were not there.
     """
 
-    def negative(self, text: str) -> str:
+    def negative_text(self, text: str) -> str:
         """The negative prompt, from the one that is there already (or an empty one)."""
         return text
 

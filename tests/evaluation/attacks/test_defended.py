@@ -197,6 +197,25 @@ def test_guards_of_cross_attention_are_in_force_while_a_token_is_learned(pipe, m
     assert torch.equal(after, bare), "the guard was left in force"
 
 
+@pytest.mark.parametrize("method", ["nag", "negpip"])
+def test_the_loss_through_guards_of_cross_attention_is_that_of_their_prediction(pipe, method):
+    """Mean (x - c)^2, as both sides are guided away from the same prediction for no prompt."""
+    subject = guarded(pipe, method, guidance=3.0)
+    plain, learned, where = lessons_of(subject)
+    latents, noise, times = plain.noised(0)
+    alphas = pipe.scheduler.alphas_cumprod[times].view(-1, 1, 1, 1)
+    noisy = alphas.sqrt() * latents + (1 - alphas).sqrt() * noise
+    c = asked(pipe, "an owl", noisy, times)
+    with subject.under("on"):
+        (stage,) = defences(subject)
+        with torch.no_grad(), stage.passing(2):
+            x = subject.target.predict(noisy, times, learned.encode(where))
+        found = DefendedLessons.under(plain, subject, (stage,), ["an owl"] * 2).loss(0, learned.encode(where))
+        found.backward()
+    assert float(found.detach()) == pytest.approx(float((x - c).square().mean()), rel=1e-4)
+    assert learned.rows.grad.abs().max() > 0
+
+
 def test_what_is_learned_undoes_the_defence_better_than_what_is_learned_on_the_bare_model(pipe):
     """On fixed latents, by the defended loss: the token learned by it, and the one that the attack used to learn."""
     subject = guarded(pipe, "sld", guidance=7.5)
