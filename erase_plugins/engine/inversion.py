@@ -9,7 +9,8 @@ against what it finds.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -198,15 +199,28 @@ def denoising_loss(
         Unsupported: the model predicts neither noise nor velocity.
     """
     noisy, wanted = question(target, latents, noise, *noise_shares(target, alphas, timesteps))
+    return (wanted - predicted(target, noisy, timesteps, cond, precision)).square().mean()
+
+
+def predicted(
+    target: Target, noisy: Tensor, timesteps: Tensor, cond: Conditioning, precision: str = "float32",
+    passing: Callable[[int], AbstractContextManager[object]] = nullcontext,
+) -> Tensor:  # fmt: skip
+    """The prediction for noised latents, with gradients; some at a time where all together take too much memory.
+
+    Args:
+        target, timesteps, cond, precision: as for `denoising_loss`.
+        noisy: (n, channels, height, width).
+        passing: the with-block of a pass of so many samples.
+    """
 
     def passed(rows: list[int]) -> Tensor:
-        with autocast(latents.device, precision):
+        with autocast(noisy.device, precision), passing(len(rows)):
             return target.predict(noisy[rows].to(target.dtype), timesteps[rows], cond[rows])
 
-    count = len(latents)
+    count = len(noisy)
     most = at_once(target, precision) if torch.is_grad_enabled() else count
-    out = passed(list(range(count))) if count <= most else pieced(passed, count, most)
-    return (wanted - out).square().mean()
+    return passed(list(range(count))) if count <= most else pieced(passed, count, most)
 
 
 @dataclass(frozen=True)
@@ -241,12 +255,16 @@ class Lessons:
 
     def loss(self, step: int, cond: Conditioning) -> Tensor:
         """`denoising_loss` of a step; ``cond`` belongs to its `picks`."""
+        latents, noise, timesteps = self.noised(step)
+        self.ctx.count("training_passes", len(latents))
+        return denoising_loss(self.target, latents, noise, timesteps, self.alphas, cond, self.ctx.precision)
+
+    def noised(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents, noise and timesteps of a step."""
         generator = self.ctx.generator(f"lesson {step}")
         latents = self.latents[self.picks(step)]
         noise = torch.randn(latents.shape, generator=generator).to(latents)
-        timesteps = torch.randint(len(self.alphas), (len(latents),), generator=generator).to(latents.device)
-        self.ctx.count("training_passes", len(latents))
-        return denoising_loss(self.target, latents, noise, timesteps, self.alphas, cond, self.ctx.precision)
+        return latents, noise, torch.randint(len(self.alphas), (len(latents),), generator=generator).to(latents.device)
 
 
 def learn_rows(

@@ -1,4 +1,4 @@
-"""Guidance that steers a picture against stored replays: the safety term of SLD, attention that reads another picture.
+"""Guidance that steers a picture against stored replays: SLD, negative prompt, attention that reads another picture.
 
 Runs every case in --golden-dir whose JSON holds them; unseen cases follow the same format.
 """
@@ -13,8 +13,15 @@ import torch
 from diffusers.models.attention_processor import Attention
 from safetensors.torch import load_file
 
+from erase_plugins.evaluation.attacks.defended import defended_loss
 from erase_plugins.evaluation.attacks.masactrl import reading_the_source
-from erase_plugins.runtime.guardrails.steering import SafetySettings, safety, weights
+from erase_plugins.runtime.guardrails.steering import (
+    NegativePrompt,
+    SafeLatentDiffusion,
+    SafetySettings,
+    safety,
+    weights,
+)
 
 RELATIVE = 1e-6  # as the case files state
 
@@ -45,6 +52,38 @@ def test_safety_terms_and_what_guidance_makes_of_them(case):
         # the guard gives the pipeline x - gamma in the place of x
         steered, wanted = (u + stored["g"] * (part - u) for part in (x - gamma, c))
         assert float((steered - wanted).square().mean()) == pytest.approx(preset["loss"], rel=RELATIVE), name
+
+
+def attacked(tensors, stage, guidance, x):
+    """The loss through a defence whose text is "n" or "s"."""
+    u, c = tensors["def.u"], tensors["def.c"]
+    said = {"": u, "n": tensors["def.n"], "s": tensors["def.s"]}
+    return defended_loss([stage], said.__getitem__, x, c, guidance, torch.zeros(len(u), *[1] * (u.ndim - 1)))
+
+
+def test_a_token_is_learned_against_a_negative_prompt_by_the_stored_loss(case):
+    data, tensors = case
+    stored, stage, c = data["inference_time_defences"]["np"], NegativePrompt("n", 1.0), tensors["def.c"]
+    found = attacked(tensors, stage, stored["g"], tensors["def.x"])
+    assert float(found) == pytest.approx(stored["loss"], rel=RELATIVE)
+    # what it is 0 at: the defended picture is led where the name would lead it
+    best = c + (1 - 1 / stored["g"]) * (tensors["def.n"] - tensors["def.u"])
+    assert float(attacked(tensors, stage, stored["g"], best)) < 1e-28
+    assert float(attacked(tensors, stage, 1.0, c)) == stored["g1_x_equals_c"] == 0.0
+
+
+def test_a_token_is_learned_against_sld_by_the_stored_losses(case):
+    data, tensors = case
+    stored, x = data["inference_time_defences"]["sld"], tensors["def.x"]
+    found = {}
+    for name, preset in stored["presets"].items():
+        stage = SafeLatentDiffusion(
+            "s", SafetySettings(0, preset["s_S"], preset["lambda"], 0.5, 0.7), None, torch.nn.Identity(), 1.0
+        )
+        # stored in units of the guided prediction, ours in those of the token's own
+        found[name] = float(attacked(tensors, stage, stored["g"], x)) * stored["g"] ** 2
+        assert found[name] == pytest.approx(preset["loss"], rel=RELATIVE), name
+    assert found["off"] == pytest.approx(stored["off_equals_plain_cfg_matching"], rel=RELATIVE)
 
 
 def test_attention_reads_keys_and_values_of_the_source(case):

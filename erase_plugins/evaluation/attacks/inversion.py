@@ -5,7 +5,8 @@ stay as they are. One or a few new token embeddings are trained by the edited mo
 the concept that the base drew; edits of the weights, added modules and edited text encoders are all in force, and the
 gradient flows through them. Success is the share of pictures in which the judge sees the concept, with prompts and
 seeds that nothing was learned from. The same training on a destroyed model, and on a reference that never saw the
-concept, tells how much of it is teaching.
+concept, tells how much of it is teaching. What steers pictures while they are made (negative prompt, SLD) has a loss of
+its own, see `defended`.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class ConceptInversion:
 
         Raises:
             RequestError: no artifact, a wrong option, or a budget too small for four pictures per set.
-            Unsupported: the base hardly draws the concept, or the reference is of another kind.
+            Unsupported: the base hardly draws the concept, a guard reads prompts, or the reference is of another kind.
         """
         from erase_plugins.evaluation.attacks.material import concept_lesson
         from erase_plugins.evaluation.attacks.study import Study
@@ -93,14 +94,18 @@ class _Run:
     options: InversionOptions
 
     def check(self) -> None:
-        """Refuses before any picture: the token's name, prompts without room, a start that is no token."""
+        """Refuses before any picture: the token's name, prompts without room, a start that is no token, a guard."""
         from erase_plugins.engine.inversion import slots
+        from erase_plugins.evaluation.attacks.defended import defences
 
         token, target, split = self.options.token, self.study.subject.target, self.study.split
         if not token or " " in token or target.tokens([token]).last == (1,):
             raise RequestError(f"token '{token}' is a word of this model or no name; choose another, such as <found>")
         slots(target, [item.text for item in (*split.train, *split.fresh)], split.concept, self.options.rows)
         self.start(target)
+        if any(item.manifest.guards for item in self.study.subject.artifacts):
+            with self.study.victims[0].exposed():
+                defences(self.study.subject)
 
     def start(self, target: Any) -> Tensor:
         from erase_plugins.engine.inversion import STYLES, THINGS, start_rows
@@ -126,6 +131,7 @@ class _Run:
         from erase_plugins.engine.inversion import LearnedRows, Lessons, learn_rows, slots
         from erase_plugins.engine.loop import Schedule
         from erase_plugins.evaluation.attacks.controls import run_context
+        from erase_plugins.evaluation.attacks.defended import DefendedLessons, defences
         from erase_plugins.evaluation.attacks.denoising import Looks, looks_of
         from erase_plugins.evaluation.attacks.rates import mean, seen
 
@@ -133,8 +139,10 @@ class _Run:
         target, concept = subject.target, study.split.concept
         learned = LearnedRows(target, self.start(target))
         ctx = run_context(study.attack.id, study.budget, victim.name, subject)
-        lessons = Lessons.of(target, taught.latents(subject), options.batch, ctx)
-        where = slots(target, [item.text for item in taught.prompts], concept, options.rows)
+        texts = [item.text for item in taught.prompts]
+        plain = Lessons.of(target, taught.latents(subject), options.batch, ctx)
+        lessons = DefendedLessons.under(plain, subject, defences(subject), texts)
+        where = slots(target, texts, concept, options.rows)
 
         def drawn(prompts: list[Prompt]) -> Tensor:
             texts = [item.text for item in prompts]

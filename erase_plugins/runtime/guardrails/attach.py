@@ -19,6 +19,12 @@ ENCODE, GENERATE, DONE = "encode_prompt", "generate", "maybe_free_model_hooks"
 _MEASURED = frozenset({"embedding"})
 
 
+def stages_of(host: Any) -> tuple[Any, ...]:
+    """What stands in front of the prompts of a pipeline and is not switched off, from the outermost inwards."""
+    stages = getattr(vars(host).get(ENCODE), "stages", ())
+    return tuple(item for item in stages if item.strength != 0.0)
+
+
 class End(Quiet):
     """Tells a stage that the pipeline has finished."""
 

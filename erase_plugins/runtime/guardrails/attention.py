@@ -11,6 +11,8 @@ NegPip: the concept's tokens stand behind the prompt's; their keys draw attentio
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 
 from erase_plugins.errors import PipelineChanged, Unsupported
 from erase_plugins.families.capabilities import DENOISER
-from erase_plugins.runtime.guardrails.watch import Quiet
+from erase_plugins.runtime.guardrails.watch import Guiding
 
 #: what hides a column from attention, as diffusers writes it
 HIDDEN = -10_000.0
@@ -46,7 +48,7 @@ def guided(positive: Tensor, negative: Tensor, settings: NormalisedSettings) -> 
     return (settings.alpha * led + (1.0 - settings.alpha) * wide).to(positive.dtype)
 
 
-class CrossAttention(Quiet):
+class CrossAttention(Guiding):
     """Hooks on every cross-attention layer of a denoiser, and which rows of a pass are asked for.
 
     Attributes:
@@ -96,6 +98,16 @@ class CrossAttention(Quiet):
     def end(self) -> None:
         """The picture is finished: passes from now on are not its steps."""
         self.rows = 0
+
+    @contextmanager
+    def passing(self, rows: int) -> Iterator[None]:
+        """In force for a pass outside of a picture."""
+        self.rows, self.asked = rows, slice(0, rows)
+        self.start(self.target.encode([self.text]).embeds)
+        try:
+            yield
+        finally:
+            self.end()
 
     def _enter(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.strength == 0.0 or not self.rows:

@@ -75,6 +75,11 @@ class PromptStage(Quiet):
         self.policy, self.seer, self.strength = policy, seer, strength
         self.report: list[Verdict] = []
 
+    @property
+    def idle(self) -> bool:  # type: ignore[override]
+        """Whether nothing is refused."""
+        return bool(self.policy["action"] == "flag")
+
     def before(self, given: dict[str, Any]) -> dict[str, Any]:
         """The arguments; a prompt that is hit is empty where the policy says so.
 

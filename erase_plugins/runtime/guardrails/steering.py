@@ -6,7 +6,7 @@ SLD: Schramowski et al., CVPR 2023, arXiv 2211.05105; equations and presets as i
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from erase_plugins.errors import RunRefused, Unsupported
 from erase_plugins.runtime.guardrails.looking import listed
-from erase_plugins.runtime.guardrails.watch import Quiet
+from erase_plugins.runtime.guardrails.watch import Guiding
 
 
 def check_guided(given: Mapping[str, Any], what: str) -> None:
@@ -30,7 +30,7 @@ def check_guided(given: Mapping[str, Any], what: str) -> None:
         )
 
 
-class NegativePrompt(Quiet):
+class NegativePrompt(Guiding):
     """The concept stands in the negative prompt, behind what is there already."""
 
     def __init__(self, text: str, strength: float) -> None:
@@ -51,6 +51,10 @@ class NegativePrompt(Quiet):
             for name in ("negative_prompt", "negative_prompt_2")
             if name == "negative_prompt" or given.get(name) is not None
         }
+
+    def negative_text(self, text: str) -> str:
+        """The concept behind what is there."""
+        return str(self._with(text, {}))
 
     def _with(self, value: Any, given: Mapping[str, Any]) -> Any:
         if value is None:  # pipelines ask for as many negative prompts as there are prompts, in the same form
@@ -87,7 +91,7 @@ def safety(u: Tensor, x: Tensor, s: Tensor, nu: Tensor, settings: SafetySettings
     return gamma, settings.decay * nu + (1.0 - settings.decay) * gamma
 
 
-class SafeLatentDiffusion(Quiet):
+class SafeLatentDiffusion(Guiding):
     """A third row per picture in the denoiser, for the safety text, and the term that its prediction gives.
 
     The pipeline computes u + g (x - u); with x - gamma in the place of x that is u + g (x - u - gamma).
@@ -125,6 +129,15 @@ class SafeLatentDiffusion(Quiet):
                 stacklevel=2,
             )
         self.rows, self.nu = 0, None
+
+    def led(self, null: Tensor, asked: Tensor, ask: Callable[[str], Tensor], step: Tensor) -> Tensor:
+        """The prediction less the safety term behind the warm-up.
+
+        There is no momentum without the steps before, and no gradient goes through the term: its weights are constant
+        where they are at their bounds, and noisy elsewhere.
+        """
+        gamma, _ = safety(null, asked.detach(), ask(self.text), torch.zeros_like(null), self.settings)
+        return asked - self.strength * gamma * (step >= self.settings.warmup)
 
     def _widen(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         latents = args[0] if args else kwargs["sample"]

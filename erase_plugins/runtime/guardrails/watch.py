@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, Protocol
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Protocol
 
 from erase_plugins.errors import PipelineChanged
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Stage(Protocol):
@@ -25,9 +30,9 @@ class Stage(Protocol):
 
 
 class Quiet:
-    """A stage that changes nothing; others say what they do."""
+    """A stage that changes nothing; others say what they do. ``idle``: it warns at most, whatever is asked."""
 
-    strength, looks = 1.0, False
+    strength, looks, idle = 1.0, False, False
 
     def before(self, given: dict[str, Any]) -> dict[str, Any]:
         """The arguments as they are."""
@@ -39,6 +44,31 @@ class Quiet:
 
     def detach(self) -> None:
         """Nothing hangs anywhere."""
+
+
+class Guiding(Quiet):
+    """A stage that steers a picture in the making, whatever the prompt; here for those who draw no whole picture.
+
+    Outside of pictures the model predicts as if the stage were not there.
+    """
+
+    def negative_text(self, text: str) -> str:
+        """The negative prompt, from the one that is there already (or an empty one)."""
+        return text
+
+    def led(self, null: Tensor, asked: Tensor, ask: Callable[[str], Tensor], step: Tensor) -> Tensor:
+        """What guidance takes in the place of the prediction for the prompt; gradients go to ``asked``.
+
+        Args:
+            null, asked: predictions (n, channels, height, width) for the negative prompt and the prompt.
+            ask: the prediction for another text.
+            step: of the sampler, from 0, that the predictions stand for, (n, 1, 1, 1).
+        """
+        return asked
+
+    def passing(self, rows: int) -> AbstractContextManager[None]:
+        """The with-block of a pass of so many rows, all of them asked for."""
+        return nullcontext()
 
 
 class Watch:
