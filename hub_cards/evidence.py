@@ -128,6 +128,7 @@ def numbers(
     above = [item for item in attacks if item.success.low > item.control.high]  # the intervals do not touch
     return what_is_done(task) | {
         "report": report, "measured": bool(rows), "rows": rows, "words": words, "metrics": metrics,
+        "notes": {metric: row.note for (metric, _), row in rows.items() if row.note},
         "judged_pictures": words is WORDS, "controls": controls, "known_controls": CONTROLS,
         "controlled": [name for name in metrics if any((name, control) in rows for control in controls)],
         "attacked": any(part in f"{metric} {subject}" for metric, subject in rows for part in _ATTACKED),
@@ -143,7 +144,7 @@ def model_index(name: str, report: EvalReport, task: str) -> list[dict[str, Any]
     results = [
         EvalResult(
             flat(task), f"erase-plugins-{suite}", f"erase-plugins suite {suite}", flat(row.metric), row.value,
-            metric_name=words.get(row.metric, flat(row.metric)),
+            metric_name=words.get(row.metric, flat(row.metric)) + (f" ({flat(row.note)})" if row.note else ""),
         ) for row in report.rows if row.subject == "edited"
     ]  # fmt: skip
     return eval_results_to_model_index(name, results) if results else None
