@@ -128,11 +128,10 @@ def numbers(
     above = [item for item in attacks if item.success.low > item.control.high]  # the intervals do not touch
     return what_is_done(task) | {
         "report": report, "measured": bool(rows), "rows": rows, "words": words, "metrics": metrics,
-        "notes": {metric: row.note for (metric, _), row in rows.items() if row.note},
         "judged_pictures": words is WORDS, "controls": controls, "known_controls": CONTROLS,
         "controlled": [name for name in metrics if any((name, control) in rows for control in controls)],
         "attacked": any(part in f"{metric} {subject}" for metric, subject in rows for part in _ATTACKED),
-        "attacks": attacks,
+        "attacks": attacks, "notes": {metric: row.note for (metric, _), row in rows.items() if row.note},
         "told": [(name, rows.get((metric, "base")), rows[metric, "edited"]) for metric, name in named.items()],
         "back": sorted(above, key=lambda item: -item.success.value),
     }  # fmt: skip
