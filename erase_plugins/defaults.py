@@ -80,6 +80,7 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.evaluation.probe_judge",
     "erase_plugins.evaluation.quick",
     "erase_plugins.evaluation.erase_eval.suite",
+    "erase_plugins.evaluation.standard.suite",
     "erase_plugins.evaluation.attack_suite",
     "erase_plugins.evaluation.attacks.backdoor",
     "erase_plugins.evaluation.attacks.weights",

@@ -14,7 +14,10 @@ from erase_plugins.record import Record
 
 @dataclass(frozen=True)
 class EvalRow(Record):
-    """One measured number: share or score in ``value``, 95 % interval ``low``..``high``, ``n`` samples."""
+    """One measured number: share or score in ``value``, 95 % interval ``low``..``high``, ``n`` samples.
+
+    ``note`` is what has to be said wherever the number is shown.
+    """
 
     metric: str
     subject: str
@@ -22,6 +25,7 @@ class EvalRow(Record):
     low: float
     high: float
     n: int
+    note: str = field(default="", metadata={"sparse": True})
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ def numbers(
         "judged_pictures": words is WORDS, "controls": controls, "known_controls": CONTROLS,
         "controlled": [name for name in metrics if any((name, control) in rows for control in controls)],
         "attacked": any(part in f"{metric} {subject}" for metric, subject in rows for part in _ATTACKED),
-        "attacks": attacks,
+        "attacks": attacks, "notes": {metric: row.note for (metric, _), row in rows.items() if row.note},
         "told": [(name, rows.get((metric, "base")), rows[metric, "edited"]) for metric, name in named.items()],
         "back": sorted(above, key=lambda item: -item.success.value),
     }  # fmt: skip
@@ -143,7 +143,7 @@ def model_index(name: str, report: EvalReport, task: str) -> list[dict[str, Any]
     results = [
         EvalResult(
             flat(task), f"erase-plugins-{suite}", f"erase-plugins suite {suite}", flat(row.metric), row.value,
-            metric_name=words.get(row.metric, flat(row.metric)),
+            metric_name=words.get(row.metric, flat(row.metric)) + (f" ({flat(row.note)})" if row.note else ""),
         ) for row in report.rows if row.subject == "edited"
     ]  # fmt: skip
     return eval_results_to_model_index(name, results) if results else None

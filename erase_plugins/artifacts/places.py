@@ -34,6 +34,7 @@ _STAMPS = {
     ".safetensors": (b'"erase_plugins.',),
     ".zip": (STAMP.encode(),),
     ".md": (b"\nerasure:", b"# Methods compared\n", f"; made by {STAMP}.".encode()),
+    ".csv": (b"method,kind,target_name,targets,",),
     ".html": (f"; made by {STAMP}.</footer>".encode(),),
     ".json": (
         b'"judge_hash":',

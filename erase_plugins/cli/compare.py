@@ -8,6 +8,7 @@ import click
 
 from erase_plugins.cli.command import declare, dry_run_option, model_options, quiet_libraries, quote, seed_option
 from erase_plugins.cli.console import emit, hint, human_seconds, progress, say, table
+from erase_plugins.comparison.shapes import SHAPES
 from erase_plugins.concept_text import phrases_from, written
 from erase_plugins.errors import EraseError, RequestError
 from erase_plugins.families.forget_set import PROMPT, read_set
@@ -36,13 +37,15 @@ from erase_plugins.types import KINDS
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes on this machine.")
 @click.option("--ray", metavar="ADDRESS", help="Ray cluster to run on; 'local' starts one here.")
 @click.option("--reuse", type=click.Path(exists=True, dir_okay=False), help="comparison.json whose equal cells stand.")
+@click.option("--export", "exports", multiple=True, type=click.Choice(list(SHAPES)),
+              help="Write the table of a benchmark's shape too, as CSV and JSON; repeat for several.")  # fmt: skip
 @click.option("--out", required=True, metavar="DIR", help="Folder for cells, table and figures.")
 @dry_run_option
 def command(
     model: str, revision: str | None, dtype: str, device: str, methods: tuple[str, ...], concepts: tuple[str, ...],
     erase_file: str | None, styles: tuple[str, ...], kind: str, keep: tuple[str, ...], sets: tuple[str, ...],
     retain: str | None, seeds: int, presets: tuple[str, ...], images: int, seed: int, jobs: int, ray: str | None,
-    reuse: str | None, out: str, dry_run: bool,
+    reuse: str | None, exports: tuple[str, ...], out: str, dry_run: bool,
 ) -> None:  # fmt: skip
     """Run methods on the same concepts, prompts and seeds, and measure them.
 
@@ -59,6 +62,8 @@ def command(
     labelled = [file for file, found in chosen.items() if found.wise != PROMPT]
     if labelled and (wanted or len(labelled) < len(sets)):
         raise RequestError("forget sets of a classifier say what is forgotten; leave --erase and other sets out")
+    if labelled and exports:
+        raise RequestError("--export is about pictures that a model draws; leave it out with sets of a classifier")
     if labelled:
         range_of = list(range(seed, seed + seeds))
         _compare_sets(model, revision, dtype, device, methods, labelled, range_of, retain, Path(out), dry_run)
@@ -97,6 +102,7 @@ def command(
             cells, Path(out), jobs=jobs, ray=ray, reuse=reuse,
             command=_again(methods, wanted, keep, presets, model, images, seed),
             progress=lambda done, total: bar.update("cells", done, total), prepare=quiet_libraries,
+            exports=tuple(dict.fromkeys(exports)),
         )  # fmt: skip
     _tell(summary, Path(out))
 

@@ -175,14 +175,18 @@ def show(report: Any) -> None:
         [_light(metric, cells), metric, *(_rate(cells.get((metric, name))) for name in subjects)] for metric in metrics
     ]
     title = f"{', '.join(report.erased)} at strength {report.strength:g}" if report.erased else report.suite
-    table(title, ("", "metric", *subjects), rows)
+    notes = {row.metric: row.note for row in report.rows if row.note}
+    if notes:
+        rows = [[*line, notes.get(metric, "")] for metric, line in zip(metrics, rows, strict=True)]
+    table(title, ("", "metric", *subjects, *(["note"] if notes else [])), rows)
 
 
 def _rate(row: Any) -> str:
     if row is None:
         return "-"
     if not row.metric.endswith(("_rate", "_share")):  # a score in units of its own
-        return f"{row.value:.4g} [{row.low:.4g}..{row.high:.4g}] n={row.n}"
+        spread = "" if row.low == row.high else f" [{row.low:.4g}..{row.high:.4g}]"
+        return f"{row.value:.4g}{spread} n={row.n}"
     return share(row)
 
 

@@ -14,6 +14,7 @@ from erase_plugins.artifacts.locks import locked
 from erase_plugins.artifacts.places import FILE, check_place
 from erase_plugins.comparison import executors
 from erase_plugins.comparison.cells import RESULT, Cell, finished, read_result, write_result
+from erase_plugins.comparison.exports import export_files, write_exports
 from erase_plugins.comparison.figures import PARETO, SHEET, pareto, sheet
 from erase_plugins.comparison.reuse import reusable
 from erase_plugins.comparison.summary import markdown, summarise
@@ -129,6 +130,7 @@ def compare(
     command: str = "erase_plugins.comparison.run.compare",
     progress: Callable[[int, int], None] | None = None,
     prepare: executors.Prepare | None = None,
+    exports: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Runs what is missing and writes table, data and figures.
 
@@ -141,6 +143,7 @@ def compare(
         command: how the user made it, for the table.
         progress: called with (finished, all).
         prepare: sets up every process.
+        exports: names of `comparison.exports.SHAPES` that are written too.
 
     Returns:
         The summary (see `comparison.summary.summarise`) with ``files`` and ``todo`` (cells that were run now).
@@ -152,10 +155,11 @@ def compare(
     """
     if not cells:
         raise RequestError("nothing to compare; name concepts and methods")
-    for name in (TABLE, DATA, SHEET, PARETO):
+    for name in (TABLE, DATA, SHEET, PARETO, *export_files(exports).values()):
         check_place(out / name, True, FILE)
     with locked(out / DATA):
-        return _compare(cells, out, jobs, ray, reuse, command, progress, prepare)
+        summary = _compare(cells, out, jobs, ray, reuse, command, progress, prepare)
+        return {**summary, "files": {**summary["files"], **write_exports(exports, summary, out)}}
 
 
 def _compare(

@@ -37,6 +37,15 @@ def test_table_files_and_json(erase, cheap, tmp_path):
     )
 
 
+def test_tables_of_benchmarks_from_finished_cells(erase, cheap, tmp_path):
+    words = ("compare", "--methods", "uce", "--erase", "pizza", "--images", 4, "--out", tmp_path)
+    assert erase(*words).code == 0
+    shown = erase(*words, "--export", "hub", "--export", "unlearncanvas", "--json")
+    assert (shown.code, shown.data["todo"], shown.data["files"]["hub_csv"]) == (0, [], "hub.csv")
+    assert (tmp_path / "unlearncanvas.csv").read_text().startswith("method,kind,target_name,targets,UA,IRA,CRA,")
+    assert erase(*words, "--export", "coco").code == 2
+
+
 def test_wrong_requests(erase, cheap, tmp_path):
     assert erase("compare", "--out", tmp_path / "a").code == 2
     assert "did you mean 'uce'" in erase("compare", "--methods", "ucee", "--erase", "a", "--out", tmp_path / "a").err
