@@ -238,7 +238,7 @@ def encoded(target: Target, prompts: Sequence[str], tail: int) -> Conditioning:
     """
     if not (tail and target.family.causal):
         return target.rows(prompts)
-    filled = [*prompts, *prompts[-1:] * (_FEWEST - len(prompts))]
+    filled = [*prompts, *[prompts[-1]] * (_FEWEST - len(prompts))]
     return target.encode_start(filled, tail)[: len(prompts)]
 
 

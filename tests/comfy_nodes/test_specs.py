@@ -197,8 +197,8 @@ def test_importing_the_pack_is_silent_and_loads_nothing_heavy():
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_importing_the_pack_takes_less_than_half_a_second():
-    """Processor time, which a busy neighbour raises too: 0.25 s on an idle core where compiled modules are kept."""
+def test_importing_the_pack_takes_less_than_a_second():
+    """Processor time, which a busy neighbour raises too: 0.25 s on one idle core, 0.65 s on a slow one; torch takes 3."""
 
     def seconds(code: str) -> float:
         before = os.times()
@@ -207,7 +207,7 @@ def test_importing_the_pack_takes_less_than_half_a_second():
         return after.children_user + after.children_system - before.children_user - before.children_system
 
     bare = min(seconds("pass") for _ in range(3))
-    assert min(seconds("import comfy_nodes") for _ in range(5)) - bare < 0.5
+    assert min(seconds("import comfy_nodes") for _ in range(5)) - bare < 1.0
 
 
 def test_a_large_box_says_its_name_while_it_is_empty():

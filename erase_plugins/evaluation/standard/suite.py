@@ -112,7 +112,8 @@ def open_tools(chosen: Sequence[str], options: Mapping[str, Any], device: str) -
     """The encoders that the metrics need, opened before anything is drawn: clip, lpips, inception."""
     from erase_plugins.evaluation.standard.encoders import Clip, Inception, Lpips
 
-    wide, tools = {"fid", "kid"} & set(chosen), {}
+    tools: dict[str, Any] = {}
+    wide = {"fid", "kid"} & set(chosen)
     if {"clip", "cmmd"} & set(chosen) or (wide and options["features"] == "clip"):
         tools["clip"] = Clip(options["clip"], device)
     if "lpips" in chosen:
@@ -146,12 +147,12 @@ def per_picture(
 def _rows_of_values(values: Mapping[str, Mapping[str, list[float]]], seed: int, note: str) -> list[EvalRow]:
     from erase_plugins.evaluation.bootstrap import mean_interval
 
-    return [
-        EvalRow(metric, subject, *(round(part, 6) for part in mean_interval(numbers, seed, pictures=0)), len(numbers),
-                note)
-        for metric, subjects in values.items()
-        for subject, numbers in subjects.items()
-    ]  # fmt: skip
+    rows = []
+    for metric, subjects in values.items():
+        for subject, numbers in subjects.items():
+            value, low, high = (round(part, 6) for part in mean_interval(numbers, seed, pictures=0))
+            rows.append(EvalRow(metric, subject, value, low, high, len(numbers), note))
+    return rows
 
 
 def _rows_of_sets(
