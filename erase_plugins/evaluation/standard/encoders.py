@@ -113,7 +113,7 @@ class Clip(nn.Module):
 class Lpips:
     """LPIPS between pictures, by torchmetrics."""
 
-    def __init__(self, network: str, device: str) -> None:
+    def __init__(self, network: Any, device: str) -> None:
         how = f"torchvision fetches its {network} network when it is used online for the first time"
         with opening(f"LPIPS ({network})", "lpips", how):
             from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity

@@ -165,7 +165,7 @@ class NormalisedGuidance(CrossAttention):
         attended, negative, self.found = args[0].clone(), self.found, None
         assert negative is not None
         settings = replace(self.settings, alpha=self.settings.alpha * self.strength)
-        attended[self.asked] = guided(attended[self.asked], negative, settings)
+        attended[self.asked] = guided(args[0][self.asked], negative, settings)  # what a gradient needs stays as it was
         return (attended, *args[1:])
 
 
