@@ -12,24 +12,9 @@ from erase_plugins.evaluation.prompts import SETS, quick_prompts
 from erase_plugins.workflow.measure import find_judge
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A tiny CLIP with the embedded model's tokenizer."""
-    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
-
-    from erase_plugins.pocket.world import FOLDER
-
-    tokenizer = CLIPTokenizer.from_pretrained(FOLDER / "model" / "tokenizer")
-    part = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text = {**part, "vocab_size": len(tokenizer), "max_position_embeddings": 77, "eos_token_id": tokenizer.eos_token_id}
-    torch.manual_seed(0)
-    model = CLIPModel(
-        CLIPConfig(text_config=text, vision_config={**part, "image_size": 32, "patch_size": 16}, projection_dim=8)
-    )
-    place = tmp_path_factory.mktemp("clip")
-    model.save_pretrained(place)
-    tokenizer.save_pretrained(place)
-    return place
+@pytest.fixture
+def folder(clip_folder):
+    return clip_folder
 
 
 def test_it_says_what_transformers_says(folder):
