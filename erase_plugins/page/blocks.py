@@ -10,6 +10,8 @@ from erase_plugins.page.studio import WORDS, Studio, on_page, rates, sentence
 
 #: pictures of this visit that the gallery shows, behind those of the page
 _SHOWN = 12
+#: what was drawn stays on the disk so long, looked after so often (seconds), and no longer than the page runs
+_STAYS, _LOOKED = 6 * 3600, 3600
 
 
 def page(studio: Studio) -> Any:
@@ -43,7 +45,7 @@ def page(studio: Studio) -> Any:
 
     arrived.__annotations__["request"] = gr.Request  # by which Gradio knows what to give; it is no name of this module
 
-    with gr.Blocks(title=settings.title, analytics_enabled=False) as blocks:
+    with gr.Blocks(title=settings.title, analytics_enabled=False, delete_cache=(_LOOKED, _STAYS)) as blocks:
         gr.Markdown(f"# {settings.heading}\n\n{settings.about}")
         with gr.Row():
             model = gr.Dropdown(

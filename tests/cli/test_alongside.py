@@ -13,7 +13,7 @@ import pytest
 from erase_plugins.cli.alongside import call
 
 #: the program says its number and waits; nothing but a signal ends it
-PROGRAM = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+PROGRAM = "import os, time, tempfile; print(os.getpid(), tempfile.mkdtemp(), flush=True); time.sleep(600)"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
@@ -28,11 +28,13 @@ def test_it_ends_with_the_command_that_a_script_started(how, tmp_path):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # as a shell starts what stands before "&"
     )  # fmt: skip
     assert command.stdout is not None
-    program = int(command.stdout.readline())
+    program, place = command.stdout.readline().split()
+    assert Path(place).is_dir()
     command.send_signal(how)
     assert command.wait(timeout=60) != 0
     with pytest.raises(ProcessLookupError):
-        os.kill(program, 0)
+        os.kill(int(program), 0)
+    assert not Path(place).parent.exists()
 
 
 def test_its_status_is_handed_on_and_signals_are_as_before(tmp_path):

@@ -125,12 +125,14 @@ def test_the_copy_in_a_space_is_what_runs(tmp_path):
         "base, erased = app['studio'].draw('pizza', '', 'a pizza', 1, 1.0)\n"
         "assert base.tobytes() != erased.tobytes()\n"
         "print('DREW', base.size)\n"
+        "import pathlib; print(pathlib.Path(erase_plugins.__file__).parent.parent)\n"
     )
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True, timeout=200
     )
     assert "DREW" in done.stdout, done.stderr[-2000:]
+    assert not Path(done.stdout.splitlines()[-1]).exists(), "the copy that it unpacked is gone"
 
 
 def test_base_revision_and_licence_follow_the_manifest(pizza):

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import re
+import signal
 import subprocess
 import time
 import urllib.request
@@ -42,8 +43,9 @@ def address(tmp_path_factory, hub):
     where = next(Path(item) for item in os.sys.path if (Path(item) / "erase_plugins-0.1.0.dist-info").is_dir())
     env = {
         **os.environ, "PYTHONPATH": f"{ROOT}:{where}", "GRADIO_ANALYTICS_ENABLED": "False",
-        "OMP_NUM_THREADS": "1", **hub.environment(place / "home"),
+        "OMP_NUM_THREADS": "1", "TMPDIR": str(place / "passing"), **hub.environment(place / "home"),
     }  # fmt: skip
+    (place / "passing").mkdir()
     port = own_port()
     words = ("-m", "erase_plugins.cli.main", "ui", "--port", str(port), "--no-browser", "--device", "cpu",
              "--images", "4", "--budget", "32")  # fmt: skip
@@ -59,8 +61,9 @@ def address(tmp_path_factory, hub):
                 time.sleep(0.5)
             yield address
         finally:
-            process.terminate()
+            process.send_signal(signal.SIGINT)
             process.wait(30)
+    assert not list((place / "passing").rglob("*.png")), "what was drawn does not stay behind the page"
     said = (place / "log").read_text()
     assert f"the page is at {address}" in said
     assert "Traceback" not in said, "what people type wrongly is no fault of the program"
