@@ -6,13 +6,14 @@ The ledger says that an attempt begins before any work, and what it made when al
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.artifacts.chain import canonical
-from erase_plugins.errors import RequestError
+from erase_plugins.errors import RequestError, RunRefused, Unsupported
 from erase_plugins.families.loading import AUTO
 from erase_plugins.hints import Hint
 from erase_plugins.manager import get_manager
@@ -29,6 +30,10 @@ from erase_plugins.workflow.request_plan import called, family_of
 
 if TYPE_CHECKING:
     from erase_plugins.artifacts.artifact import Artifact
+
+
+#: errors that the same call would meet again; everything else (a cancel, a Hub that is not reached) may pass
+_REFUSALS = (RequestError, RunRefused, Unsupported)
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,8 @@ def run_case(
 
     Raises:
         RequestError: other names or data than at the intake, another model than planned, or nothing may run now.
-        EraseError: what the method raises, without names. The request stays "running": the same call goes on.
+        EraseError: what the method raises, without names. Where it refused what it was given, the request is "refused",
+            and another call begins a new attempt; else it stays "running", and the same call goes on.
     """
     case = desk.ledger().case(name)
     names = recognise(desk, case, work.subjects, work.forget)
@@ -119,7 +125,11 @@ def _run(
     elif dry_run:
         return case, desk.ledger()
     guard = write_guard(desk, case, work.subjects) if GUARD in [item["id"] for item in case.remedies] else None
-    artifact, base = maker.make(case)
+    try:
+        artifact, base = maker.make(case)
+    except _REFUSALS:
+        _refuse(desk, case, role)
+        raise
     made = {
         "event": "made",
         "case": case.id,
@@ -130,6 +140,20 @@ def _run(
     }
     ledger = desk.append(lambda _: [made], role)
     return ledger.case(case.id), ledger
+
+
+def _refuse(desk: Desk, case: Case, role: str) -> None:
+    """Enters that the attempt ended; its checkpoint, which no attempt goes on from and which holds the name, goes."""
+    from erase_plugins.api import work_folder
+
+    body = {"event": "refused", "case": case.id, "attempt": case.attempt}
+
+    def ended(ledger: Ledger) -> list[dict[str, Any]]:
+        there = ledger.case(case.id)  # a person may have decided meanwhile
+        return [body] if (there.state, there.attempt) == ("running", case.attempt) else []
+
+    desk.append(ended, role)
+    shutil.rmtree(work_folder(folder_of(desk, case)), ignore_errors=True)
 
 
 def _same_model(case: Case, work: Work) -> None:
@@ -156,11 +180,12 @@ def _next(case: Case, wanted: str | None) -> str:
                 f"'{wanted[:40]}' is not in the plan of request {case.id}; choose one of {', '.join(known)}"
             )
         return wanted
+    refused = {line["attempt"] for line in case.lines if line["event"] == "refused"}  # they say nothing of the remedy
     model, tried = "", set()
     for line in case.lines:
         if line["event"] == "triaged":
             model = line["model"]
-        elif line["event"] == "started" and model == case.last["triaged"]["model"]:
+        elif line["event"] == "started" and model == case.last["triaged"]["model"] and line["attempt"] not in refused:
             tried.add(line["remedy"])
     return next((item for item in known if item not in tried), known[-1])
 
