@@ -125,6 +125,7 @@ def _run(
     elif dry_run:
         return case, desk.ledger()
     guard = write_guard(desk, case, work.subjects) if GUARD in [item["id"] for item in case.remedies] else None
+    maker.open(case)
     try:
         artifact, base = maker.make(case)
     except _REFUSALS:
@@ -200,6 +201,9 @@ class _Maker:
         """Ids of the records that will be deleted."""
         return []
 
+    def open(self, case: Case) -> None:
+        """Loads what `make` needs; what fails here says nothing about the request."""
+
     def make(self, case: Case) -> tuple[str, str]:
         """Does it, or what is left of it; hashes of what was made and of its base."""
         raise NotImplementedError
@@ -256,16 +260,21 @@ class _Model(_Maker):
 
         self.plan = make_plan(self._request(case))
 
+    def open(self, case: Case) -> None:
+        from erase_plugins.workflow.models import find_model
+
+        if not folder_of(self.desk, case).exists():
+            found = find_model(self.work.model, self.work.revision)
+            self.target = found.load(self.plan.request.dtype, self.work.device)
+
     def make(self, case: Case) -> tuple[str, str]:
         from erase_plugins.api import run_and_save, work_folder
         from erase_plugins.workflow.artifacts import load_artifact
-        from erase_plugins.workflow.models import find_model
 
         folder = folder_of(self.desk, case)
         if not folder.exists():
-            target = find_model(self.work.model, self.work.revision).load(self.plan.request.dtype, self.work.device)
             run_and_save(
-                self.plan, target, folder, resume=work_folder(folder).exists(), listeners=[self._told],
+                self.plan, self.target, folder, resume=work_folder(folder).exists(), listeners=[self._told],
                 finish=lambda artifact: self._private(artifact, case),
             )  # fmt: skip
         if not case.shareable:

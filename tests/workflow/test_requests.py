@@ -367,6 +367,17 @@ def test_an_error_that_may_pass_leaves_the_request_running(tmp_path, monkeypatch
     assert desk.ledger().case(name).state == "running"
 
 
+def test_a_device_that_is_away_loses_no_checkpoint(tmp_path):
+    desk, name = intake(tmp_path / "desk", "tractor", "class", "pocket-classifier")
+    work = desk.folder / f".{name}-1.work"
+    work.mkdir()
+    (work / "checkpoint.safetensors").write_bytes(b"an hour of work")
+    with pytest.raises(RequestError, match="device 'cuda:7' cannot be used here"):
+        run_case(desk, name, Work("pocket-classifier", ("tractor",), device="cuda:7"))
+    assert desk.ledger().case(name).state == "running"
+    assert (work / "checkpoint.safetensors").is_file()
+
+
 def test_remedies_follow_what_the_model_offers(tmp_path):
     desk, name = intake(tmp_path / "desk", "tractor", "class", "pocket-classifier")
     assert desk.ledger().case(name).remedy == "gs-lora"
