@@ -38,7 +38,7 @@ def load(model: str = "pocket", *, revision: str | None = None, dtype: str = AUT
         model: name, path or Hub id.
         revision: Hub revision.
         dtype: float32, float16 or bfloat16; auto is float32, but for language models on accelerators what their
-            configuration says.
+            configuration says, where float32 would take more than a GiB.
         device: torch device name.
 
     Raises:

@@ -132,12 +132,12 @@ class DataRef(Record):
         return self._source().digest()
 
     def present(self) -> None:
-        """Looks whether something of the right form is at its place; nothing in it is read.
+        """Looks whether something of the right form is at its place, and not nothing; at most one row of it is read.
 
         Raises:
-            RequestError: nothing, or something else.
+            RequestError: nothing, something else, or an empty folder or file.
         """
-        self._source()
+        self._source().check_some()
 
     def pinned(self) -> DataRef:
         """The same with its hash.
@@ -205,8 +205,15 @@ class DataRef(Record):
         return inner
 
 
+class _Source:
+    """What rows come from."""
+
+    def check_some(self) -> None:
+        """Refuses what holds nothing, where that is seen without reading all of it."""
+
+
 @dataclass(frozen=True)
-class _Folder:
+class _Folder(_Source):
     """All files below a folder but hidden ones and those that a file manager left there."""
 
     name: str
@@ -214,8 +221,13 @@ class _Folder:
 
     def files(self) -> list[tuple[str, Path]]:
         """(relative path with /, path) in the order of the relative paths."""
+        found = list(self._found())
+        if not found:
+            raise self._empty()
+        return sorted(found)
+
+    def _found(self) -> Iterator[tuple[str, Path]]:
         root = self.path.resolve()
-        found = []
         for top, folders, names in os.walk(self.path, onerror=self._unreadable):
             folders[:] = [item for item in folders if not item.startswith(".")]
             links = [item for item in folders if (Path(top) / item).is_symlink()]
@@ -226,10 +238,14 @@ class _Folder:
                     raise RequestError(f"data '{self.name}': {path.name} is a link that leaves the folder; copy it")
                 if not path.is_file():
                     raise RequestError(f"data '{self.name}': {path.name} is no file that can be read")
-                found.append((path.relative_to(self.path).as_posix(), path))
-        if not found:
-            raise RequestError(f"data '{self.name}' is empty: no files in the folder")
-        return sorted(found)
+                yield path.relative_to(self.path).as_posix(), path
+
+    def check_some(self) -> None:
+        if not any(True for _ in self._found()):
+            raise self._empty()
+
+    def _empty(self) -> RequestError:
+        return RequestError(f"data '{self.name}' is empty: no files in the folder; put some there, or name another")
 
     def _unreadable(self, error: OSError) -> None:
         raise RequestError(f"data '{self.name}' cannot be read: {error.strerror}") from error
@@ -248,16 +264,22 @@ class _Folder:
 
 
 @dataclass(frozen=True)
-class _Lines:
+class _Lines(_Source):
     """A file with one JSON object a line."""
 
     name: str
     path: Path
 
     def digest(self) -> str:
-        if not any(True for _ in self._lines()):
-            raise RequestError(f"data '{self.name}' is empty: no line in the file")
+        self.check_some()
         return _file_hash(self.name, self.path)
+
+    def check_some(self) -> None:
+        if not any(True for _ in self._lines()):
+            raise self._empty()
+
+    def _empty(self) -> RequestError:
+        return RequestError(f"data '{self.name}' is empty: no line in the file; write some, or name another")
 
     def _lines(self) -> Iterator[tuple[int, str]]:
         try:
@@ -282,11 +304,11 @@ class _Lines:
             empty = False
             yield row
         if empty:
-            raise RequestError(f"data '{self.name}' is empty: no line in the file")
+            raise self._empty()
 
 
 @dataclass(frozen=True)
-class _Set:
+class _Set(_Source):
     """A file with one JSON object, such as a forget set."""
 
     name: str
@@ -306,7 +328,7 @@ class _Set:
 
 
 @dataclass(frozen=True)
-class _Held:
+class _Held(_Source):
     """Tensors in memory."""
 
     sha256: str
@@ -322,7 +344,7 @@ class _Held:
 
 
 @dataclass(frozen=True)
-class _Dataset:
+class _Dataset(_Source):
     """A dataset of the package `datasets`, from the Hub or from a folder that ``save_to_disk`` wrote."""
 
     name: str
@@ -334,7 +356,7 @@ class _Dataset:
             import datasets
         except ImportError as error:
             raise MissingExtra(f"data '{self.name}'", "data") from error
-        local = Path(self.place).expanduser().is_dir()
+        local = self._local()
         load: Callable[[str], Any] = datasets.load_from_disk if local else datasets.load_dataset
         try:
             found = load(self.place)
@@ -350,6 +372,14 @@ class _Dataset:
         if not len(found):
             raise RequestError(f"data '{self.name}' is empty: the dataset has no rows")
         return found
+
+    def check_some(self) -> None:
+        """Opened where it is on this machine; a plan downloads nothing."""
+        if self._local():
+            self._open()
+
+    def _local(self) -> bool:
+        return Path(self.place).expanduser().is_dir()
 
     def digest(self) -> str:
         table, total = self._open(), hashlib.sha256()

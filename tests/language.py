@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,21 @@ def rows(facts: dict[str, str]) -> list[dict[str, str]]:
     return [{"question": QUESTION.format(name), "answer": ANSWER.format(name, place)} for name, place in facts.items()]
 
 
+def named(facts: dict[str, str]) -> list[dict[str, str]]:
+    """The same, each with its subject."""
+    return [{**row, "subject": name} for row, name in zip(rows(facts), facts, strict=True)]
+
+
 def write(path: Path, lines: list[Any]) -> Path:
     """A .jsonl file."""
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
+
+
+def both(place: Path, told: Callable[[dict[str, str]], list[Any]] = rows) -> tuple[Path, Path]:
+    """Files with the facts to forget and with those to retain."""
+    forget, retain = (write(place / f"{n}.jsonl", told(facts)) for n, facts in (("forget", FORGET), ("retain", RETAIN)))
+    return forget, retain
 
 
 def tokenizer(chat: str = "") -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -72,7 +73,11 @@ def test_the_example_runs_on_pocket(example_site, tmp_path):
 
 
 #: kind of a template -> name of the package that is made of it
-TEMPLATES = {"closed-form": "my-first-eraser", "trained": "my-second-eraser"}
+TEMPLATES = {
+    "closed-form": "my-first-eraser", "trained": "my-second-eraser", "suite": "my-suite", "attack": "my-attack",
+}  # fmt: skip
+#: kind of a template -> (lines that its file may have, checks of its contract that pass at least)
+BOUNDS = {"closed-form": (80, 20), "trained": (80, 20), "suite": (60, 5), "attack": (60, 7)}
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +89,10 @@ def own_tests(example_site, tmp_path_factory):
     shutil.copy(EXAMPLE / "test_erase_null_value.py", place)
     tests = [place / "test_erase_null_value.py", *(files[-1] for files in written.values())]
     out = run(
-        os.pathsep.join(map(str, sites)), "-m", "pytest", "-v", "-p", "no:cacheprovider", "-k", "tiny_sd1 or values",
+        os.pathsep.join(map(str, sites)), "-m", "pytest", "-v", "-p", "no:cacheprovider", "-k", "tiny_sd1 or values or MySuite or MyAttack",
         *map(str, tests), cwd=place,
     )  # fmt: skip
-    assert "failed" not in out
-    assert "skipped" not in out
+    assert re.search(r"= \d+ passed, \d+ deselected\b", out.splitlines()[-1]), out[-300:]  # none failed or skipped
     return written, [line for line in out.splitlines() if " PASSED" in line]
 
 
@@ -103,8 +107,15 @@ def test_the_template_passes_its_own_tests(own_tests, kind):
     files = own_tests[0][kind]
     assert [path.name for path in files] == ["pyproject.toml", "README.md", f"{module}.py", f"test_{module}.py"]
     assert not any("{{" in path.read_text() for path in files)
-    assert len(files[2].read_text().splitlines()) <= 80
-    assert len([line for line in own_tests[1] if f"[{TEMPLATES[kind]}-tiny_sd1-" in line]) > 20
+    longest, least = BOUNDS[kind]
+    assert len(files[2].read_text().splitlines()) <= longest
+    assert len([line for line in own_tests[1] if f"[{TEMPLATES[kind]}-" in line]) >= least
+
+
+@pytest.mark.parametrize(("kind", "taken"), [("suite", "quick"), ("attack", "weights"), ("trained", "esd")])
+def test_the_template_takes_no_name_that_is_registered(tmp_path, kind, taken):
+    with pytest.raises(RequestError, match=f"named '{taken}' is registered already"):
+        write_plugin_template(taken, tmp_path / "new", kind)
 
 
 def test_the_suite_fails_for_a_spoiled_template(tmp_path):
@@ -123,7 +134,7 @@ def test_the_template_refuses_unusable_names(tmp_path, name):
 
 
 def test_the_template_refuses_an_unknown_kind(tmp_path):
-    with pytest.raises(UnknownName, match="no kind of method named 'training'; did you mean 'trained'"):
+    with pytest.raises(UnknownName, match="no kind of plugin named 'training'; did you mean 'trained'"):
         write_plugin_template("my-eraser", tmp_path / "new", "training")
     assert not (tmp_path / "new").exists()
 

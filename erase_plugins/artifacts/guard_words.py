@@ -49,6 +49,17 @@ _PREFIXED = re.compile("[\u0648\u0641\u0628\u0643\u0644](?=[\u0621-\u064a])|[×•×
 _BEHIND = 4
 
 
+#: what Bengali hangs behind a name: of, to, of several
+_BENGALI = re.compile("(?:\u09c7\u09b0|\u0995\u09c7|\u09a6\u09c7\u09b0)$")
+#: Tamil: to, of, at, with, by; and the object, one sign, which of short words makes others
+_TAMIL = re.compile(
+    "(?:\u0bc1\u0b95\u0bcd\u0b95\u0bc1|\u0bbf\u0ba9\u0bcd|\u0bbf\u0b9f\u0bae\u0bcd|\u0bc1\u0b9f\u0ba9\u0bcd|\u0bbe\u0bb2\u0bcd)$"
+)
+_OBJECT, _PULLI = "\u0bc8", "\u0bcd"
+#: a name that ends in a vowel sign gets a consonant before the ending
+_GLIDE = re.compile("(?<=[\u0bbe-\u0bcc])[\u0bb5\u0baf]$")
+
+
 def normalised(text: str) -> str:
     """Lower case, without tags, weights, optional marks and signs that cannot be seen; look-alike letters are Latin."""
     plain = WEIGHT.sub("", TAG.sub(" ", text))
@@ -111,3 +122,18 @@ def exact(form: str) -> bool:
 def without_prefix(form: str) -> str:
     """A name without the small word in front of it, or nothing where there is none."""
     return form[1:] if _PREFIXED.match(form) and len(form) > _BEHIND else ""
+
+
+def without_ending(form: str) -> str:
+    """A Bengali or Tamil name without the case that hangs on it, or nothing where there is none."""
+    stem = _BENGALI.sub("", form)
+    if stem != form:
+        return stem if len(stem) >= _BEHIND else ""
+    stem, least = _TAMIL.sub("", form), _BEHIND
+    if stem == form and form.endswith(_OBJECT):
+        stem, least = form[:-1], _BEHIND + 1
+    if stem == form:
+        return ""
+    bare = _GLIDE.sub("", stem)
+    stem = bare if bare != stem else stem + _PULLI
+    return stem if len(stem) >= least else ""

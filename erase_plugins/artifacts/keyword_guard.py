@@ -1,11 +1,11 @@
 """A guard that looks for words in a prompt. It changes no weights: without it the model is what it was.
 
-A text is normalised (width, look-alike letters, accents, case, weights and tags of prompts) and read as it is and with
-digits for letters. A keyword, or its plural, hits if its letters stand in a row of whole words, whatever is between
-them, in any order of its words. Scripts without spaces between words are read sign by sign: a name is found inside a
-sentence, and in a longer word (`artifacts.guard_words`). In a private guard the keywords are HMACs under a key that is
-not in the file, so that the file names nobody; misspelt words are found by public guards only, and not in those
-scripts nor where vowels are marks or are not written.
+A text is normalised (width, look-alike letters, accents, case, weights and tags of prompts) and read as it is and
+with digits for letters. A keyword, or its plural, hits if its letters stand in a row of whole words, whatever is
+between them, in any order of its words, or read backwards. Scripts without spaces between words are read sign by
+sign: a name is found inside a sentence, and in a longer word (`artifacts.guard_words`). In a private guard the
+keywords are HMACs under a key that is not in the file, so that the file names nobody; misspelt words are found by
+public guards only, and not in those scripts nor where vowels are marks or are not written.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from erase_plugins.artifacts.guard_words import (
     normalised,
     parts,
     stands_alone,
+    without_ending,
     without_prefix,
     words,
 )
@@ -41,14 +42,17 @@ from erase_plugins.errors import CorruptArtifact, RequestError
 from erase_plugins.plain_text import SIGNS
 
 FILE, TYPE = "guard.json", "keyword"
-NORMALISER = 4
+NORMALISER = 5
 #: whose guards are read as well, and find what they always found: one knew no words without spaces around them, one no
-#: marks that are vowels
-_SPACED, _UNMARKED = 2, 3
+#: marks that are vowels, one no letters in reverse and no endings
+_SPACED, _UNMARKED, _UPRIGHT = 2, 3, 4
 #: a keyword has at least so many letters, or signs of Chinese, Japanese and Korean
 _LETTERS, _SIGNS = 3, 2
 #: a keyword has no more letters and no more words than this
 _LONGEST, _WORDS = 60, 4
+#: letters in reverse are a name from so many on, in several words and in one: shorter words are others backwards
+#: ("stressed", "desserts")
+_BACKWARDS, _BACKWARDS_ALONE = 6, 9
 #: 1 is read as i and as l
 _LEET = tuple(str.maketrans("013457892@$!", f"o{one}eastbgzasi") for one in "il")
 _WORD, _SIGN = re.compile(r"[^\W_]+"), re.compile(f"[{SIGNS}]")
@@ -95,16 +99,20 @@ class KeywordGuard:
         """
         if self.private and not self.key:
             raise RequestError(f"the guard of {self.concept} is private and was opened without its key")
-        if any(self._meant(form) for view in _views(text, self.normaliser) for form in _rows(view, self.normaliser)):
+        views = _views(text, self.normaliser)
+        if any(self._meant(form) for view in views for form in _rows(view, self.normaliser)) or (
+            self.normaliser > _UPRIGHT and any(self._named(form) for view in views for form in _backwards(view))
+        ):
             return Verdict(True, self.concept, self.action, f"{self.concept}: keyword")
         return Verdict(False)
 
+    def _named(self, form: str) -> bool:
+        return (_mark(self.key, form) if self.private else form) in self.marks
+
     def _meant(self, form: str) -> bool:
-        if self.private:
-            return _mark(self.key, form) in self.marks
-        if form in self.marks or (exact(form) if self.normaliser > _UNMARKED else
-                                  self.normaliser > _SPACED and _SIGN.search(form)):  # fmt: skip
-            return form in self.marks
+        if self.private or self._named(form) or (exact(form) if self.normaliser > _UNMARKED else
+                                                 self.normaliser > _SPACED and _SIGN.search(form)):  # fmt: skip
+            return self._named(form)
         return any(_close(form, mark) for mark in self.marks if len(mark) >= 6)
 
     # ---- file --------------------------------------------------------------------------------------------------
@@ -142,7 +150,7 @@ class KeywordGuard:
             (stage,) = policy.checked(data)["stages"]
             marks, private = stage["keywords"], stage["private"]
             sound = (
-                stage["type"] == TYPE and stage["normaliser"] in (_SPACED, _UNMARKED, NORMALISER)
+                stage["type"] == TYPE and stage["normaliser"] in (_SPACED, _UNMARKED, _UPRIGHT, NORMALISER)
                 and type(private) is bool and data["shareable"] is not private and bool(marks)
                 and all(
                     re.fullmatch("[0-9a-f]{64}", item) if private else _letters(item, stage["normaliser"]) == item
@@ -213,6 +221,20 @@ def _rows(words: Sequence[str], normaliser: int) -> Iterator[str]:
                 yield unicodedata.normalize("NFD", form)
                 if normaliser > _UNMARKED and (rest := without_prefix(form)):
                     yield rest
+                if normaliser > _UPRIGHT and (stem := without_ending(form)):
+                    yield stem
+
+
+def _backwards(words: Sequence[str]) -> Iterator[str]:
+    """The same rows read from their ends, in scripts whose letters stand by themselves."""
+    for start in range(len(words)):
+        form, count, long = "", 0, 0
+        for word in words[start:]:
+            form, count, long = form + word, count + 1, long + (len(word) > 1)
+            if len(form) > _LONGEST or long > _WORDS or exact(form):
+                break
+            if len(form) >= (_BACKWARDS if count > 1 else _BACKWARDS_ALONE):
+                yield form[::-1]
 
 
 def _orders(text: str) -> list[str]:

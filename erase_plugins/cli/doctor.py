@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import platform
 import re
+import shlex
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +28,8 @@ PACKAGES = {
     "huggingface_hub": "1.0", "safetensors": "0.5", "numpy": "1.26", "pillow": "10.3", "pluggy": "1.5", "click": "8.1",
     "jinja2": "3.1", "rich": "13",
 }  # fmt: skip
+#: how the Hub's client names a file that is coming, and after how many minutes of silence it is left over
+_UNFINISHED, _STALE = "*.incomplete", 60
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Line:
 @click.option("--quick", is_flag=True, help="Leave out what needs torch: device and reading our layouts.")
 def command(quick: bool) -> None:
     """Check the installation: versions, plugins, methods, layouts, device."""
-    checks: list[Callable[[], Iterator[Line]]] = [_versions, _plugins, _methods, _extras, _system]
+    checks: list[Callable[[], Iterator[Line]]] = [_versions, _plugins, _methods, _extras, _system, _downloads]
     if not quick:
         checks += [_device, _layouts]
     lines: list[Line] = []
@@ -158,6 +162,21 @@ def _system() -> Iterator[Line]:
         yield Line("temporary files", "problem", "cannot be written", "set TMPDIR to a folder that can be written")
     if platform.system() == "Windows" and not _long_paths():
         yield Line("long paths", "warning", "off: paths over 260 characters fail", "enable long paths in Windows")
+
+
+def _downloads() -> Iterator[Line]:
+    """What downloads that were killed left in the client's cache; one under way wrote to its file just now."""
+    from huggingface_hub import constants
+
+    cache, hour_ago = Path(constants.HF_HUB_CACHE), time.time() - 60 * _STALE
+    found = [item.stat() for item in cache.glob(f"*/blobs/{_UNFINISHED}")] if cache.is_dir() else []
+    if sizes := [item.st_size for item in found if item.st_mtime < hour_ago]:
+        place = shlex.quote(str(cache))
+        command = f"find {place} -name '{_UNFINISHED}' -mmin +{_STALE} -delete"
+        yield Line(
+            "downloads", "info", f"{len(sizes)} unfinished in the Hub's cache, {human_bytes(sum(sizes))}",
+            f"delete the files named {_UNFINISHED} in {place}" if platform.system() == "Windows" else command,
+        )  # fmt: skip
 
 
 def _long_paths() -> bool:

@@ -1,4 +1,4 @@
-"""``erase-plugins new-plugin``: the skeleton of a package with one method, its entry point and its test."""
+"""``erase-plugins new-plugin``: the skeleton of a package with a method, suite or attack, and its test."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from erase_plugins.errors import RequestError
 @declare("new-plugin", example="my-eraser")
 @click.argument("name")
 @click.option(
-    "--kind", type=click.Choice(["closed-form", "trained"]), default="closed-form", show_default=True,
-    help="What the method does: solve for its change, or train it.",
+    "--kind", type=click.Choice(["closed-form", "trained", "suite", "attack"]), default="closed-form",
+    show_default=True, help="A method that solves for its change, or trains it; or a suite, or an attack.",
 )  # fmt: skip
 @click.option("--out", metavar="DIR", help="Folder to write; named after the plugin if left out.")
 @dry_run_option
 def command(name: str, kind: str, out: str | None, dry_run: bool) -> None:
-    """Write the skeleton of a plugin package: pyproject, one method file, one test."""
+    """Write the skeleton of a plugin package: pyproject, one file with a method, suite or attack, one test."""
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise RequestError(f"plugin name '{name}' must be lower case words joined by '-', for example my-eraser")
     wanted = Path(out or name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -13,6 +14,8 @@ from erase_plugins.families.source import MODEL, POCKET_LM
 from erase_plugins.families.transformers_family import TransformersFamily
 from erase_plugins.hookspecs import hookimpl
 
+#: bytes of a model in float32 (268 million weights) up to which it is never loaded in less
+SMALL = 2**30
 #: blocks are numbered; what stands outside of them (embeddings, the head) is shared by all words and no linear map here
 _ATTENTION = re.compile(r".*\.\d+\.(self_attn|attn|attention)\..+")
 _MLP = re.compile(r".*\.\d+\.mlp\..+")
@@ -45,8 +48,14 @@ class CausalLanguageModels(TransformersFamily):
     })  # fmt: skip
 
     def precision(self, configs: Mapping[str, Mapping[str, Any]], adapted: bool = False) -> str:
-        """That of its files, as its configuration tells: nothing is lost, and it was made to be run so."""
+        """That of its files, as its configuration tells: nothing is lost, and it was made to be run so.
+
+        float32 where all weights in it take no more than `SMALL`: what half of that saves is not worth sums and small
+        gradients in half precision.
+        """
         config = configs[MODEL]
+        if 4 * sum(math.prod(ref.shape) for ref in self.info("", configs).refs) <= SMALL:
+            return "float32"
         said = str(config.get("dtype") or config.get("torch_dtype")).removeprefix("torch.")
         return said if said in DTYPES else "float32"
 

@@ -12,6 +12,17 @@ from erase_plugins.page.studio import WORDS, Studio, on_page, rates, sentence
 _SHOWN = 12
 #: what was drawn stays on the disk so long, looked after so often (seconds), and no longer than the page runs
 _STAYS, _LOOKED = 6 * 3600, 3600
+#: closes the messages of what was asked before, by the buttons that Gradio gives them
+_CLOSE = """() => {
+    document.querySelectorAll("[data-testid=toast-close], .toast-close").forEach((sign) => sign.click());
+    return [];
+}"""
+
+
+def pressed(event: Callable[..., Any], work: Callable[..., Any], *given: Any, **more: Any) -> None:
+    """Lets an event start work. Errors stay until they are closed: those of the last one go when another begins."""
+    event(None, js=_CLOSE, api_name=False)
+    event(work, *given, **more)
 
 
 def page(studio: Studio) -> Any:
@@ -75,7 +86,7 @@ def page(studio: Studio) -> Any:
         )
         words, about = [concept, becomes, prompt, seed, strength], [concept, becomes, model]
         for start, name in ((button.click, "draw"), (prompt.submit, None), (concept.submit, None)):
-            start(told(draw), [*words, model, kept], [pair, gallery, kept, link], api_name=name or False)
+            pressed(start, told(draw), [*words, model, kept], [pair, gallery, kept, link], api_name=name or False)
         blocks.load(arrived, None, words, api_name=False)
         if settings.local:
             _own(gr, studio, told, about)
@@ -122,17 +133,17 @@ def _own(gr: Any, studio: Studio, told: Any, about: list[Any]) -> None:
         gr.Markdown("How often the concept is still seen, and the rest (the quick suite; a minute on pocket).")
         start = gr.Button("Measure")
         table = gr.Dataframe(headers=["measured", "before", "after"], interactive=False)
-        start.click(watched(measure), about, [table, report], api_name="measure")
+        pressed(start.click, watched(measure), about, [table, report], api_name="measure")
     with gr.Tab("Attack"):
         gr.Markdown("Tries to bring it back, with the smallest budget. A file can always be taken off again.")
         start = gr.Button("Attack")
         said = gr.Markdown()
-        start.click(watched(attack), about, [said, fought], api_name="attack")
+        pressed(start.click, watched(attack), about, [said, fought], api_name="attack")
     with gr.Tab("Save"):
         folder = gr.Textbox(label="Folder", info="A new one; LoRA files for diffusers, peft and ComfyUI come in it")
         start = gr.Button("Save")
         saved = gr.Markdown()
-        start.click(told(save), [folder, *about], saved, api_name="save")
+        pressed(start.click, told(save), [folder, *about], saved, api_name="save")
     with gr.Tab("Publish"):
         gr.Markdown("Log in first with `hf auth login`. What was measured and attacked above goes on the page.")
         with gr.Row():
@@ -142,6 +153,6 @@ def _own(gr: Any, studio: Studio, told: Any, about: list[Any]) -> None:
         with gr.Row():
             look, start = gr.Button("Show what would be sent"), gr.Button("Publish", variant="primary")
         answer = gr.Markdown()
-        for pressed, dry in ((look, True), (start, False)):
+        for button, dry in ((look, True), (start, False)):
             given = [repo, private, licence, report, fought, gr.State(dry), *about]
-            pressed.click(told(publish), given, answer, api_name=False)
+            pressed(button.click, told(publish), given, answer, api_name=False)

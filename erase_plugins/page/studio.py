@@ -189,8 +189,8 @@ class Studio:
         weight = min(max(float(strength), settings.low), settings.high)
         words = (concept, becomes, model, _short(prompt) or settings.prompt, _number(seed), weight)
         base, erased, warnings = self._lent(*words)
-        for text in warnings:
-            warn(text)
+        if warnings:
+            warn("; ".join(warnings))  # one message, which the page shows whole
         return base, erased
 
     def _pair(

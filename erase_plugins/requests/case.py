@@ -193,7 +193,7 @@ def problem_of(case: Case | None, event: str, entry: Mapping[str, Any]) -> str:
         if entry["attempt"] != case.attempt + 1:
             return f"attempt {entry['attempt']} follows on attempt {case.attempt}"
         return "" if entry["remedy"] in [item["id"] for item in case.remedies] else "a remedy that was not planned"
-    if event in ("made", "evaluated", "deployed") and entry["attempt"] != case.attempt:
+    if event in ("refused", "made", "evaluated", "deployed") and entry["attempt"] != case.attempt:
         return f"attempt {entry['attempt']} where {case.attempt} is under way"
     if event == "deployed":
         if entry["artifact"] != case.artifact:

@@ -83,6 +83,8 @@ def _became(case: Case) -> list[str]:
                 f"({case.last['revoked']['reason']}): nothing is in force for this request"]  # fmt: skip
     if "deployed" in day:
         return [f"what was made was put to use on {day['deployed']}"]
+    if case.state == "refused":
+        return [f"the run of {day['refused']} was refused: nothing was made by it"]
     return ["what was made was not put to use"] if "made" in day else []
 
 

@@ -77,6 +77,7 @@ FIELDS: dict[str, dict[str, Check]] = {
     "rejected": {"reason": one_of(*REASONS["rejected"])},
     "extended": {"reason": one_of(*REASONS["extended"]), "due": is_day},
     "started": {"attempt": whole, "remedy": _ID, "seed": count, "records": list_of(is_record)},
+    "refused": {"attempt": whole},
     "made": {"attempt": whole, "artifact": is_hash, "base": is_hash, "guard": or_none(is_hash)},
     "evaluated": {
         "attempt": whole, "suite": _ID, "rows": _rows, "left": _number, "loss": _number, "passed": _bool,

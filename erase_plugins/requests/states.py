@@ -7,12 +7,23 @@ ATTEMPTS = 3
 #: event -> states in which it may happen; the state that follows is `AFTER` or depends on the event
 BEFORE: dict[str, tuple[str, ...]] = {
     "verified": ("received",),
-    "triaged": ("identity_verified", "triaged", "running", "made", "failed"),
-    "held": ("received", "identity_verified", "triaged", "failed"),
+    "triaged": ("identity_verified", "triaged", "running", "refused", "made", "failed"),
+    "held": ("received", "identity_verified", "triaged", "refused", "failed"),
     "resumed": ("on_hold",),
-    "rejected": ("received", "identity_verified", "triaged", "on_hold", "running", "failed", "escalated"),
-    "extended": ("received", "identity_verified", "triaged", "on_hold", "running", "made", "failed", "escalated"),
-    "started": ("triaged", "failed"),
+    "rejected": ("received", "identity_verified", "triaged", "on_hold", "running", "refused", "failed", "escalated"),
+    "extended": (
+        "received",
+        "identity_verified",
+        "triaged",
+        "on_hold",
+        "running",
+        "refused",
+        "made",
+        "failed",
+        "escalated",
+    ),
+    "started": ("triaged", "refused", "failed"),
+    "refused": ("running",),
     "made": ("running",),
     "evaluated": ("made", "passed", "failed", "escalated"),
     "deployed": ("passed", "failed", "escalated"),
@@ -21,16 +32,16 @@ BEFORE: dict[str, tuple[str, ...]] = {
 }
 AFTER = {
     "received": "received", "verified": "identity_verified", "triaged": "triaged", "held": "on_hold",
-    "rejected": "rejected", "started": "running", "made": "made", "deployed": "deployed", "revoked": "revoked",
-    "closed": "closed",
+    "rejected": "rejected", "started": "running", "refused": "refused", "made": "made", "deployed": "deployed",
+    "revoked": "revoked", "closed": "closed",
 }  # fmt: skip
 #: states in which the person has had an answer
 ANSWERED = ("deployed", "revoked", "rejected", "closed")
 #: state -> the command that takes it further
 NEXT = {
     "received": "verify", "identity_verified": "plan", "triaged": "run", "on_hold": "decide", "running": "run",
-    "made": "evaluate", "passed": "deploy", "failed": "run", "escalated": "decide", "deployed": "export",
-    "revoked": "export", "rejected": "export", "closed": "",
+    "refused": "run", "made": "evaluate", "passed": "deploy", "failed": "run", "escalated": "decide",
+    "deployed": "export", "revoked": "export", "rejected": "export", "closed": "",
 }  # fmt: skip
 
 #: kinds of requests; those of `PRIVATE` are about somebody, and what is made for them never leaves the house

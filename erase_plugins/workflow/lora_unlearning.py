@@ -30,6 +30,7 @@ from erase_plugins.engine.adapters import LoraSlot, Trainable
 from erase_plugins.engine.trajectories import ask, harvest, join, start_noise
 from erase_plugins.families.capabilities import DENOISER
 from erase_plugins.workflow.lora_features import Inputs, taken_off
+from erase_plugins.workflow.lora_states import CHUNK, Lessons, States, by_time, encoded, joined
 
 if TYPE_CHECKING:
     from erase_plugins.families.base import Target
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 
 #: (component, key of an edit)
 Place = tuple[str, str]
-#: states in one forward pass without gradient
-_CHUNK = 32
 
 
 @dataclass(frozen=True)
@@ -87,31 +86,6 @@ class Schedule:
         drawn, taught = 3 * self.prompts * self.sampler, self.steps * sum(self.batch)
         probed = len(self.weights) * min(self.probed, self.steps) * sum(self.batch)
         return 2 * drawn + drawn + taught + probed + 3 * taught
-
-
-@dataclass(frozen=True)
-class _States:
-    """Where a model can be asked.
-
-    Attributes:
-        inputs, times: (n, channels, height, width) and (n,).
-        sizes: mean square of what the LoRA changes there (n,), a mean over the states of one time.
-    """
-
-    inputs: Tensor
-    times: Tensor
-    sizes: Tensor
-
-
-@dataclass(frozen=True)
-class _Lessons(_States):
-    """States with prompts as the new LoRA's text encoders read them, and what is to be predicted there."""
-
-    cond: Conditioning
-    wanted: Tensor
-
-    def __getitem__(self, rows: slice) -> _Lessons:
-        return _Lessons(self.inputs[rows], self.times[rows], self.sizes[rows], self.cond[rows], self.wanted[rows])
 
 
 def taught_off(
@@ -173,7 +147,7 @@ def unlearn(
     named, kept = (list(texts) for texts in prompts)
     by_base = _drawn(target, named[:count], nullcontext, lora, schedule, generator)
     by_lora = _drawn(target, named[:count], lora, nullcontext, schedule, generator)
-    gone, stay = _joined([by_base, by_lora]), _drawn(target, kept[:count], lora, nullcontext, schedule, generator)
+    gone, stay = joined([by_base, by_lora]), _drawn(target, kept[:count], lora, nullcontext, schedule, generator)
     # guidance g adds g times the error with the prompt and g - 1 times that without
     silent = (guidance / max(guidance - 1, 1e-3)) ** 2
     empty = [""] * (schedule.steps * schedule.batch[2])
@@ -198,7 +172,7 @@ def unlearn(
 @torch.no_grad()
 def _begin(
     target: Target, slots: Mapping[Place, LoraSlot], starts: Sequence[Mapping[Place, Tensor]],
-    lessons: Sequence[_Lessons], schedule: Schedule,
+    lessons: Sequence[Lessons], schedule: Schedule,
 ) -> None:  # fmt: skip
     """Sets the factors to those of the starts from which the lessons have least left to teach."""
 
@@ -253,62 +227,41 @@ def _slots(target: Target, old: Mapping[str, Mapping[str, Delta]]) -> dict[Place
 def _drawn(
     target: Target, prompts: Sequence[str], drawer: Switch, other: Switch, schedule: Schedule,
     generator: torch.Generator,
-) -> _States:  # fmt: skip
+) -> States:  # fmt: skip
     """States that ``drawer`` draws for the prompts; one of both switches is the LoRA, the other one the base."""
     sampler = target.scheduler(schedule.sampler)
     noise = start_noise(target, sampler, len(prompts), generator)
     picks = [list(range(schedule.sampler))] * len(prompts)
     with drawer():
-        cond, null = _encoded(target, prompts), _encoded(target, [""])
-        states = harvest(target, sampler, noise, cond, null, picks, guidance=schedule.guidance, batch=_CHUNK)
+        cond, null = encoded(target, prompts), encoded(target, [""])
+        states = harvest(target, sampler, noise, cond, null, picks, guidance=schedule.guidance, batch=CHUNK)
     with other():
-        there = _asked(target, states.inputs, states.timestep, _encoded(target, prompts)[states.row.tolist()])
+        there = _asked(target, states.inputs, states.timestep, encoded(target, prompts)[states.row.tolist()])
     changed = (states.predictions["prompt"] - there).square().flatten(1).mean(1)
-    return _States(states.inputs, states.timestep, _by_time(changed, states.timestep))
+    return States(states.inputs, states.timestep, by_time(changed, states.timestep))
 
 
 @torch.no_grad()
 def _lessons(
-    target: Target, states: _States, prompts: Sequence[str], teacher: Switch, solved: Switch, unit: float,
+    target: Target, states: States, prompts: Sequence[str], teacher: Switch, solved: Switch, unit: float,
     generator: torch.Generator,
-) -> _Lessons:  # fmt: skip
+) -> Lessons:  # fmt: skip
     """A random state for every prompt, with what the teacher predicts there; errors count in ``unit`` of its size."""
     rows = torch.randint(len(states.times), (len(prompts),), generator=generator).to(states.times.device)
     inputs, times = states.inputs[rows], states.times[rows]
     with teacher():
-        wanted = _asked(target, inputs, times, _encoded(target, prompts))
+        wanted = _asked(target, inputs, times, encoded(target, prompts))
     with solved():
-        return _Lessons(inputs, times, unit * states.sizes[rows], _encoded(target, prompts), wanted)
+        return Lessons(inputs, times, unit * states.sizes[rows], encoded(target, prompts), wanted)
 
 
 def _asked(target: Target, inputs: Tensor, times: Tensor, cond: Conditioning) -> Tensor:
     """Predictions of the model as it is."""
-    parts = [slice(start, start + _CHUNK) for start in range(0, len(times), _CHUNK)]
+    parts = [slice(start, start + CHUNK) for start in range(0, len(times), CHUNK)]
     return torch.cat([ask(target, inputs[part], times[part], cond[part], None) for part in parts])
 
 
-def _encoded(target: Target, prompts: Sequence[str]) -> Conditioning:
-    """By the text encoders as they are now; equal prompts once."""
-    different = list(dict.fromkeys(prompts))
-    parts = [different[start : start + _CHUNK] for start in range(0, len(different), _CHUNK)]
-    found = join([target.encode_live(target.tokens(part)) for part in parts])
-    return found[[different.index(prompt) for prompt in prompts]]
-
-
-def _by_time(values: Tensor, times: Tensor) -> Tensor:
-    """Means over the states of one time, at least a thousandth of the largest: a LoRA can do nothing at some times."""
-    _, place = times.unique(return_inverse=True)
-    count = int(place.max()) + 1
-    sums = torch.zeros(count, device=values.device).index_add(0, place, values)
-    means = sums / torch.bincount(place, minlength=count)
-    return means.clamp_min(max(1e-3 * float(means.max()), 1e-12))[place]
-
-
-def _joined(parts: Sequence[_States]) -> _States:
-    return _States(*(torch.cat([getattr(part, name) for part in parts]) for name in ("inputs", "times", "sizes")))
-
-
-def _train(target: Target, factors: Sequence[nn.Parameter], lessons: Sequence[_Lessons], schedule: Schedule) -> None:
+def _train(target: Target, factors: Sequence[nn.Parameter], lessons: Sequence[Lessons], schedule: Schedule) -> None:
     """Every lesson once."""
     optimizer = torch.optim.Adam(
         {"params": [factor], "lr": schedule.rate * float(factor.detach().abs().mean().clamp_min(1e-6))}
@@ -322,9 +275,9 @@ def _train(target: Target, factors: Sequence[nn.Parameter], lessons: Sequence[_L
         falling.step()
 
 
-def _error(target: Target, lessons: Sequence[_Lessons], step: int, schedule: Schedule) -> Tensor:
+def _error(target: Target, lessons: Sequence[Lessons], step: int, schedule: Schedule) -> Tensor:
     """What is minimised, on the lessons of one step."""
     parts = [part[step * count : (step + 1) * count] for part, count in zip(lessons, schedule.batch, strict=True)]
-    now, cond = _joined(parts), join([part.cond for part in parts])
+    now, cond = joined(parts), join([part.cond for part in parts])
     error = ask(target, now.inputs, now.times, cond, None) - torch.cat([part.wanted for part in parts])
     return (error.square().flatten(1).mean(1) / now.sizes).mean()

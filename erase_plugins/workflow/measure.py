@@ -114,9 +114,11 @@ def run_suite(
         load: revision, dtype, device for a model given by name.
 
     Raises:
+        MissingExtra: a package that the suite needs is not installed.
         EraseError: unknown suite or judge, nothing to look for, unsupported model, existing files.
     """
     runner = get_manager().evaluator(suite, "suite")
+    require(packages_of(runner), f"suite {suite}")
     if not needs_subject(runner):
         if model is not None or artifacts or erased or judge is not None:
             raise RequestError(f"suite {suite} measures no model; give it no model, artifacts, concepts or judge")

@@ -78,7 +78,7 @@ def load_pipeline(model: str = "pocket", revision: str | None = None, dtype: str
         model: "pocket", a folder of diffusers or transformers, a .safetensors checkpoint or a Hub id.
         revision: Hub revision.
         dtype: float32, float16 or bfloat16; auto is float32, but for language models on accelerators what their
-            configuration says.
+            configuration says, where float32 would take more than a GiB.
         device: torch device name.
 
     Raises:

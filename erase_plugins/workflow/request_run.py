@@ -6,13 +6,14 @@ The ledger says that an attempt begins before any work, and what it made when al
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.artifacts.chain import canonical
-from erase_plugins.errors import RequestError
+from erase_plugins.errors import RequestError, RunRefused, Unsupported
 from erase_plugins.families.loading import AUTO
 from erase_plugins.hints import Hint
 from erase_plugins.manager import get_manager
@@ -29,6 +30,10 @@ from erase_plugins.workflow.request_plan import called, family_of
 
 if TYPE_CHECKING:
     from erase_plugins.artifacts.artifact import Artifact
+
+
+#: errors that the same call would meet again; everything else (a cancel, a Hub that is not reached) may pass
+_REFUSALS = (RequestError, RunRefused, Unsupported)
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,8 @@ def run_case(
 
     Raises:
         RequestError: other names or data than at the intake, another model than planned, or nothing may run now.
-        EraseError: what the method raises, without names. The request stays "running": the same call goes on.
+        EraseError: what the method raises, without names. Where it refused what it was given, the request is "refused",
+            and another call begins a new attempt; else it stays "running", and the same call goes on.
     """
     case = desk.ledger().case(name)
     names = recognise(desk, case, work.subjects, work.forget)
@@ -119,7 +125,12 @@ def _run(
     elif dry_run:
         return case, desk.ledger()
     guard = write_guard(desk, case, work.subjects) if GUARD in [item["id"] for item in case.remedies] else None
-    artifact, base = maker.make(case)
+    maker.open(case)
+    try:
+        artifact, base = maker.make(case)
+    except _REFUSALS:
+        _refuse(desk, case, role)
+        raise
     made = {
         "event": "made",
         "case": case.id,
@@ -130,6 +141,20 @@ def _run(
     }
     ledger = desk.append(lambda _: [made], role)
     return ledger.case(case.id), ledger
+
+
+def _refuse(desk: Desk, case: Case, role: str) -> None:
+    """Enters that the attempt ended; its checkpoint, which no attempt goes on from and which holds the name, goes."""
+    from erase_plugins.api import work_folder
+
+    body = {"event": "refused", "case": case.id, "attempt": case.attempt}
+
+    def ended(ledger: Ledger) -> list[dict[str, Any]]:
+        there = ledger.case(case.id)  # a person may have decided meanwhile
+        return [body] if (there.state, there.attempt) == ("running", case.attempt) else []
+
+    desk.append(ended, role)
+    shutil.rmtree(work_folder(folder_of(desk, case)), ignore_errors=True)
 
 
 def _same_model(case: Case, work: Work) -> None:
@@ -156,11 +181,12 @@ def _next(case: Case, wanted: str | None) -> str:
                 f"'{wanted[:40]}' is not in the plan of request {case.id}; choose one of {', '.join(known)}"
             )
         return wanted
+    refused = {line["attempt"] for line in case.lines if line["event"] == "refused"}  # they say nothing of the remedy
     model, tried = "", set()
     for line in case.lines:
         if line["event"] == "triaged":
             model = line["model"]
-        elif line["event"] == "started" and model == case.last["triaged"]["model"]:
+        elif line["event"] == "started" and model == case.last["triaged"]["model"] and line["attempt"] not in refused:
             tried.add(line["remedy"])
     return next((item for item in known if item not in tried), known[-1])
 
@@ -174,6 +200,9 @@ class _Maker:
     def records(self) -> list[str]:
         """Ids of the records that will be deleted."""
         return []
+
+    def open(self, case: Case) -> None:
+        """Loads what `make` needs; what fails here says nothing about the request."""
 
     def make(self, case: Case) -> tuple[str, str]:
         """Does it, or what is left of it; hashes of what was made and of its base."""
@@ -231,16 +260,21 @@ class _Model(_Maker):
 
         self.plan = make_plan(self._request(case))
 
+    def open(self, case: Case) -> None:
+        from erase_plugins.workflow.models import find_model
+
+        if not folder_of(self.desk, case).exists():
+            found = find_model(self.work.model, self.work.revision)
+            self.target = found.load(self.plan.request.dtype, self.work.device)
+
     def make(self, case: Case) -> tuple[str, str]:
         from erase_plugins.api import run_and_save, work_folder
         from erase_plugins.workflow.artifacts import load_artifact
-        from erase_plugins.workflow.models import find_model
 
         folder = folder_of(self.desk, case)
         if not folder.exists():
-            target = find_model(self.work.model, self.work.revision).load(self.plan.request.dtype, self.work.device)
             run_and_save(
-                self.plan, target, folder, resume=work_folder(folder).exists(), listeners=[self._told],
+                self.plan, self.target, folder, resume=work_folder(folder).exists(), listeners=[self._told],
                 finish=lambda artifact: self._private(artifact, case),
             )  # fmt: skip
         if not case.shareable:

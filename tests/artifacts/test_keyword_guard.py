@@ -24,6 +24,10 @@ HITS = {
     "zero width": "van go\u200bgh",
     "full width": "\uff56\uff41\uff4e \uff47\uff4f\uff47\uff48",
     "reversed": "gogh, van",
+    "letters reversed": "a field by hgog nav",
+    "letters of each word reversed": "nav hgog, sunflowers",
+    "letters reversed, spaced out": "h g o g n a v",
+    "letters reversed, leet": "hg0g n4v",
     "weight": "(van gogh:1.3), night",
     "tag between": "van <lora:night:0.8> gogh",
 }
@@ -42,6 +46,21 @@ def test_evasions_hit(text, private):
 @pytest.mark.parametrize("text", MISSES)
 def test_neighbours_pass(text, private):
     assert not keyword_guard("painter", ["van Gogh"], key=KEY if private else b"").check(text).hit
+
+
+@pytest.mark.parametrize("private", [False, True])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("dessert", "a stressed woman"), ("desserts", "stressed, tired"), ("drawer", "a reward for the dog"), ("Leon", "noel"),
+     ("Enid", "let us dine"), ("nametag", "a gateman at the gate")],
+)  # fmt: skip
+def test_words_that_are_others_backwards_pass(name, text, private):
+    assert not keyword_guard("x", [name], key=KEY if private else b"").check(text).hit
+
+
+def test_long_words_are_found_backwards():
+    assert keyword_guard("x", ["Rembrandt"]).check("a light like tdnarbmer").hit
+    assert not keyword_guard("x", ["Rembrandt"]).check("a light like tdnarmber").hit, "no slips in reverse"
 
 
 def test_slips_are_found_by_public_guards_only():
@@ -116,6 +135,15 @@ SCRIPTS = {
     "Marathi": ("सचिन", "माझा मित्र सचिन आहे.", "त्याने सूचना दिली."),
     "Bengali": ("রবীন্দ্রনাথ", "কবি রবীন্দ্রনাথ গান লিখেছেন।", "কবি নজরুল গান লিখেছেন।"),
     "Tamil": ("கமல்", "நடிகர் கமல் வந்தார்.", "நடிகர் கோமல் வந்தார்; கமலா வந்தாள்."),
+    "Bengali, of": ("রবীন্দ্রনাথ", "রবীন্দ্রনাথের গান শুনি।", "নজরুলের গান শুনি।"),
+    "Bengali, to": ("রবীন্দ্রনাথ ঠাকুর", "রবীন্দ্রনাথ ঠাকুরকে চিনি।", "রবীন্দ্রনাথকে চিনি।"),
+    "Bengali, a short name in a longer word": ("আলো", "আলো এল।", "আলোকে ভরা ঘর।"),
+    "Tamil, of": ("கமல்", "கமலின் படம் நன்று.", "கமலாவின் படம் நன்று."),
+    "Tamil, to": ("கமல்", "கமலுக்கு ஒரு கடிதம்.", "கமலாவுக்கு ஒரு கடிதம்."),
+    "Tamil, behind a vowel": ("கமலா", "கமலாவிடம் சொன்னேன்.", "கமலிடம் சொன்னேன்."),
+    "Tamil, the object": ("இராமன்", "இராமனை பார்த்தேன்.", "இராணியை பார்த்தேன்."),
+    "Tamil, one sign makes another word": ("மால்", "மால் வந்தார்.", "மாலை வந்தது."),
+    "Turkish, an apostrophe": ("Nazım Hikmet", "Nâzım Hikmet'in şiiri", "Nazım Hikmetyar'ın şiiri"),
     "Telugu": ("రాముడు", "నిన్న రాముడు వచ్చాడు.", "నిన్న రామడు వచ్చాడు."),
     "Thai": ("สมชาย", "เมื่อวานนายสมชายไปตลาดกับเพื่อน", "เมื่อวานนายสมชัยไปตลาดกับเพื่อน"),
     "Thai, tones tell names apart": ("แก้วตา", "ฉันชอบแก้วตามาก", "ฉันชอบแกวตามาก"),
@@ -168,6 +196,10 @@ def test_guards_of_the_former_normaliser_find_what_they_found(private):
     assert (old.check(inside).hit, new.check(inside).hit) == (False, True)
     policy["stages"][0]["normaliser"] = 3
     assert KeywordGuard.from_policy(policy, key).check(inside).hit
+    policy["stages"][0]["normaliser"] = 4
+    old = KeywordGuard.from_policy(policy, key)
+    assert old.check(inside).hit
+    assert (old.check("hgog nav").hit, new.check("hgog nav").hit) == (False, True)
     policy["stages"][0]["normaliser"] = 1
     with pytest.raises(CorruptArtifact):
         KeywordGuard.from_policy(policy, key)

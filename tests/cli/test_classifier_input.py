@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import erase_plugins as ep
 from erase_plugins.errors import EraseError
+from erase_plugins.manager import get_manager
 from erase_plugins.types import DataRef
 from tests import classifiers
 
@@ -110,6 +111,29 @@ def test_by_the_command_line(folder, erase, monkeypatch, case):
     assert "Traceback" not in ran.err
     assert str(folder) not in ran.err
     assert state_of(folder) == before
+
+
+def reading(data_kind=("class", "samples", "record")):
+    """(method, kind) for every classifier method that reads pictures."""
+    for entry in get_manager().methods():
+        method = entry.item
+        if method.needs == {"classifier"} and getattr(method, "reads_data", False):
+            yield method.id, next(kind for kind in data_kind if kind in method.kinds)
+
+
+@pytest.mark.parametrize(("method", "kind"), reading())
+@pytest.mark.parametrize("empty", ["bare", "blank.jsonl"])
+def test_nothing_to_retain_is_refused_by_the_plan(folder, erase, monkeypatch, method, kind, empty):
+    monkeypatch.chdir(folder)
+    (folder / "blank.jsonl").write_text("\n \n")
+    words = ("--erase", "three") if kind == "class" else ("--forget", "twice.jsonl")
+    given = ("run", method, "--model", "model", "--kind", kind, *words, "--out", "out", "--dry-run")
+    assert erase(*given).code == 0
+    ran = erase(*given, "--retain", empty)
+    assert ran.code == 2
+    (line,) = [line for line in ran.err.splitlines() if "error" in line.lower()]
+    assert f"data '{empty}' is empty" in line
+    assert "or name another" in line
 
 
 BUDGETS = {

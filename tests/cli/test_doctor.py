@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import shutil
+import subprocess
 import sys
+import time
+
+import pytest
 
 from erase_plugins import extras
 from erase_plugins.cli import doctor
@@ -94,3 +99,21 @@ def test_an_installation_beside_comfyui_is_told_what_it_lacks(erase, monkeypatch
     shown = erase("doctor", "--quick")
     assert shown.code == 0
     assert "problem  diffusers  not installed  pip install 'diffusers>=" in shown.out
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the command is for a POSIX shell")
+def test_killed_downloads_are_named_with_the_command_that_removes_them_alone(erase, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    cache = tmp_path / "a cache"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    assert found(erase("doctor", "--quick", "--json"), "downloads") == []
+    blobs = cache / "models--me--no-pizza" / "blobs"
+    blobs.mkdir(parents=True)
+    for name, minutes in (("0a.1b2c3d4e.incomplete", 90), ("0b.incomplete", 5), ("0c", 90)):
+        (blobs / name).write_bytes(b"x" * 1000)
+        os.utime(blobs / name, (time.time() - 60 * minutes,) * 2)
+    (line,) = found(erase("doctor", "--quick", "--json"), "downloads")
+    assert (line["status"], line["text"][:12]) == ("info", "1 unfinished")
+    subprocess.run(line["fix"], shell=True, check=True)
+    assert sorted(item.name for item in blobs.iterdir()) == ["0b.incomplete", "0c"]

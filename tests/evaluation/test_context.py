@@ -12,10 +12,11 @@ import pytest
 
 import erase_plugins as ep
 from erase_plugins import hookimpl
-from erase_plugins.errors import ArtifactError, PluginError, RequestError, UnknownName
+from erase_plugins.errors import ArtifactError, MissingExtra, PluginError, RequestError, UnknownName
 from erase_plugins.manager import Manager, get_manager
 from erase_plugins.options import option
 from erase_plugins.types import EvalReport, EvalRow
+from erase_plugins.workflow import measure
 
 ALONE = """
 from dataclasses import dataclass
@@ -207,3 +208,14 @@ def test_the_protocol_page_names_what_is_there():
 
     assert "erase_plugins.evaluation.run.Subject" in (Protocol.run.__doc__ or "")
     assert Path(sys.modules["erase_plugins.evaluation.context"].__file__ or "").is_file()
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_packages_are_asked_for_before_anything_is_loaded(monkeypatch, alone):
+    suite = Suite()
+    suite.packages, suite.needs_subject = frozenset({"no-such-package"}), not alone
+    monkeypatch.setattr(measure, "as_target", lambda *_given, **_more: pytest.fail("the model was loaded"))
+    with registered(suite), pytest.raises(MissingExtra) as caught:
+        measure.run_suite(None if alone else "pocket", [], "probe", erased=() if alone else ["pizza"])
+    assert "suite probe needs an optional package: pip install" in str(caught.value)
+    assert "no-such-package" in str(caught.value)

@@ -125,7 +125,17 @@ def test_a_concept_is_typed_and_the_pair_seen(address, browser, tmp_path):
     shot(page, tmp_path, "published")
     page.get_by_label("Forget").fill(" ")
     page.get_by_role("button", name="Draw before and after").click()
-    page.get_by_text(re.compile("write what the model should forget")).wait_for(timeout=20_000)
+    said = page.get_by_text(re.compile("write what the model should forget"))
+    said.wait_for(timeout=20_000)
+    page.get_by_role("tab", name="Save").click()
+    page.get_by_role("button", name="Save", exact=True).click()
+    page.get_by_text("write the folder that the files go to").wait_for(timeout=20_000)
+    page.wait_for_timeout(1000)  # a message fades out
+    assert said.count() == 0, "the message about what was asked before stands there still"
+    page.get_by_role("button", name="Draw before and after").click()
+    said.wait_for(timeout=20_000)
+    page.wait_for_timeout(1000)
+    assert page.get_by_test_id("toast-close").count() == 1
     assert errors == []
     page.close()
 

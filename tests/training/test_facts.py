@@ -19,10 +19,6 @@ METHODS = ("memit", "alphaedit", "rome")
 CHEAP = {"statistics_tokens": 512, "value_lr": 0.2, "value_steps": 60}
 
 
-def rows(facts):
-    return [{**row, "subject": name} for row, name in zip(language.rows(facts), facts, strict=True)]
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return language.trained(tmp_path_factory.mktemp("facts") / "model", refuses=True)
@@ -31,11 +27,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """(facts to forget, facts to retain)."""
-    place = tmp_path_factory.mktemp("data")
-    return tuple(
-        language.write(place / f"{name}.jsonl", rows(facts))
-        for name, facts in (("forget", language.FORGET), ("retain", language.RETAIN))
-    )
+    return language.both(tmp_path_factory.mktemp("data"), language.named)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -234,7 +226,7 @@ def refused(folder, forget, retain, match, method="memit", **more):
 
 def test_bad_rows_are_refused_in_one_line_without_their_texts(folder, data, tmp_path):
     forget, retain = data
-    lines = rows(language.FORGET)
+    lines = language.named(language.FORGET)
 
     def bad(*found):
         return language.write(tmp_path / "bad.jsonl", list(found))
@@ -468,7 +460,7 @@ def test_values_that_are_good_enough_are_left_alone(folder):
 
     model = target_of(ep.load(str(folder)))
     ref = model.info.modules("mlp_out")[0]
-    found = [fact_of(tokenizer_of(model), pair_of(row, "here")) for row in rows(language.FORGET)[:2]]
+    found = [fact_of(tokenizer_of(model), pair_of(row, "here")) for row in language.named(language.FORGET)[:2]]
     asked = fact_editing.rows_of(found, ((),), [fact.answer for fact in found])
     plain, seen = fact_editing.rows_of(found, cut=True), []
     site = fact_editing.block_of(model, ref)

@@ -14,7 +14,6 @@ from erase_plugins.families.texts import encoded, pairs_of
 from erase_plugins.training.language import ask
 from erase_plugins.workflow.models import as_target
 from tests import language
-from tests.training.test_facts import rows
 from tests.training.test_language import item, numbers
 
 CHEAP = {"batch": 4, "rank": 4, "lora_alpha": 8, "lr": 1e-2}
@@ -49,11 +48,7 @@ def fresh(tmp_path_factory):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """(facts to forget, facts to retain)."""
-    place = tmp_path_factory.mktemp("data")
-    return tuple(
-        language.write(place / f"{name}.jsonl", rows(facts))
-        for name, facts in (("forget", language.FORGET), ("retain", language.RETAIN))
-    )
+    return language.both(tmp_path_factory.mktemp("data"), language.named)
 
 
 def faint(folder):

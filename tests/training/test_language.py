@@ -46,11 +46,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """(texts to forget, texts to retain)."""
-    place = tmp_path_factory.mktemp("data")
-    return tuple(
-        language.write(place / f"{name}.jsonl", language.rows(facts))
-        for name, facts in (("forget", language.FORGET), ("retain", language.RETAIN))
-    )
+    return language.both(tmp_path_factory.mktemp("data"))
 
 
 def item(path, **more):

@@ -9,7 +9,6 @@ import erase_plugins as ep
 from erase_plugins.data import DataRef
 from erase_plugins.errors import RequestError
 from tests import language
-from tests.training.test_facts import rows
 from tests.training.test_language import item, numbers
 
 CHEAP = {"steps": 4, "batch": 2, "lr": 1e-2, "rank": 2, "modules": "mlp"}
@@ -25,7 +24,7 @@ def folder(tmp_path_factory):
 
 
 def data(place, names, facts):
-    return language.write(place / f"{names}.jsonl", rows(facts))
+    return language.write(place / f"{names}.jsonl", language.named(facts))
 
 
 def made(folder, method, gone, staying, **options):

@@ -13,15 +13,13 @@ from erase_plugins.artifacts.edit import LowRank
 from erase_plugins.engine.trajectories import ask
 from erase_plugins.families.capabilities import Conditioning
 from erase_plugins.workflow import lora_unlearning
+from erase_plugins.workflow.lora_states import Lessons, States, by_time
 from erase_plugins.workflow.lora_unlearning import (
     Schedule,
     _begin,
-    _by_time,
     _drawn,
-    _Lessons,
     _lessons,
     _some,
-    _States,
     _train,
     unlearn,
 )
@@ -98,7 +96,7 @@ def test_a_lesson_is_what_the_teacher_predicts_for_its_prompt(target):
         return moved(target, "text", 0.1)
 
     size = target.info.latent_shape
-    states = _States(torch.randn(3, *size), torch.tensor([1, 500, 900]), torch.tensor([1.0, 2, 3]))
+    states = States(torch.randn(3, *size), torch.tensor([1, 500, 900]), torch.tensor([1.0, 2, 3]))
     asked = ["a barn", "", "a red barn on a hill", "a barn", ""]
     made = _lessons(target, states, asked, teacher, solved, 0.25, torch.Generator().manual_seed(2))
     rows = [states.times.tolist().index(time) for time in made.times.tolist()]
@@ -200,7 +198,7 @@ class Sums:
 def by_hand(state, wanted, count, size):
     inputs, times = torch.tensor(state).view(1, 2, 1, 1).expand(count, 2, 1, 1), torch.full((count,), 5)
     cond = Conditioning(torch.zeros(count, 1, 1), (0,) * count)
-    return _Lessons(inputs, times, torch.full((count,), size), cond, torch.full((count, 1, 1, 1), wanted))
+    return Lessons(inputs, times, torch.full((count,), size), cond, torch.full((count, 1, 1, 1), wanted))
 
 
 def test_a_factor_forgets_the_direction_of_the_concept_and_keeps_the_other():
@@ -282,8 +280,8 @@ def test_the_plan_counts_every_prediction(target, monkeypatch):
 
 def test_errors_count_alike_at_all_noise_levels_and_none_without_bound():
     values, times = torch.tensor([1.0, 3, 1e-9, 2e-9]), torch.tensor([7, 7, 900, 900])
-    torch.testing.assert_close(_by_time(values, times), torch.tensor([2.0, 2, 2e-3, 2e-3]))
-    assert _by_time(torch.zeros(3), torch.tensor([1, 2, 3])).min() > 0
+    torch.testing.assert_close(by_time(values, times), torch.tensor([2.0, 2, 2e-3, 2e-3]))
+    assert by_time(torch.zeros(3), torch.tensor([1, 2, 3])).min() > 0
 
 
 def test_prompts_are_taken_in_turn_and_again_where_there_are_few():

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import logging
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 import erase_plugins as ep
 from erase_plugins.cli.request import _shown
-from erase_plugins.errors import ArtifactError, EraseError, PushRefused, RequestError, RunRefused, Unsupported
+from erase_plugins.errors import ArtifactError, EraseError, HubError, PushRefused, RequestError, RunRefused, Unsupported
 from erase_plugins.hints import Hint, in_terminal
 from erase_plugins.manager import get_manager
 from erase_plugins.requests import decisions
 from erase_plugins.requests.case import Case
+from erase_plugins.requests.certificate import certificate, to_json, verify
 from erase_plugins.requests.discreet import Discretion
 from erase_plugins.requests.guarding import guards, place_of, write_guard
 from erase_plugins.requests.intake import receive
@@ -23,7 +26,7 @@ from erase_plugins.runtime.prompt_guard import Guarded
 from erase_plugins.workflow.deployed import apply_deployed
 from erase_plugins.workflow.request_measure import NOBODY, Limits, _own, evaluate_case, left_over, verdict
 from erase_plugins.workflow.request_plan import plan_case
-from erase_plugins.workflow.request_run import Work, folder_of, run_case
+from erase_plugins.workflow.request_run import Work, _Model, folder_of, run_case
 from tests import language
 from tests.cli.conftest import erase, loaded, pizza_folder  # noqa: F401
 from tests.records.conftest import _learned, learned  # noqa: F401
@@ -328,6 +331,51 @@ def test_wrong_runs_are_refused_before_the_ledger_says_started(tmp_path, change,
     with pytest.raises(kind, match=said):
         run_case(desk, name, Work(**{"model": "pocket", "subjects": ("pizza",), **change}))
     assert desk.ledger().head == before
+
+
+def test_a_request_whose_rows_are_refused_says_so_and_can_be_run_again(tmp_path):
+    desk, name = intake(tmp_path / "desk", "tractor", "class", "pocket-classifier")
+    (tmp_path / "rows" / "car").mkdir(parents=True)
+    (tmp_path / "rows" / "car" / "a.png").write_text("no picture")
+    few = {"epochs": "1", "epoch_steps": "1"}
+    work = Work("pocket-classifier", ("tractor",), retain_data=(str(tmp_path / "rows"),), options=few)
+    with pytest.raises(RequestError, match=r"a\.png is no readable picture"):
+        run_case(desk, name, work)
+    case = desk.ledger().case(name)
+    assert (case.state, case.attempt, case.remedy) == ("refused", 1, "gs-lora")
+    assert case.facts(datetime.date(2026, 1, 1))["next"] == "run"
+    assert not list(desk.folder.glob(f".{name}-*.work"))
+    export = tmp_path / "certificate.json"
+    export.write_text(to_json(certificate(desk.ledger(), case)))
+    told = verify(export)
+    assert (told["state"], told["artifact"]) == ("refused", None)
+    assert any("was refused: nothing was made" in text for text in told["says"])
+    case, _ = run_case(desk, name, replace(work, retain_data=()))
+    assert (case.state, case.attempt, case.remedy) == ("made", 2, "gs-lora")
+    assert folder_of(desk, case).is_dir()
+
+
+def test_an_error_that_may_pass_leaves_the_request_running(tmp_path, monkeypatch):
+    desk, name = intake(tmp_path / "desk", "tractor", "class", "pocket-classifier")
+
+    def unreachable(*_given):
+        raise HubError("the Hub did not answer")
+
+    monkeypatch.setattr(_Model, "make", unreachable)
+    with pytest.raises(HubError):
+        run_case(desk, name, Work("pocket-classifier", ("tractor",)))
+    assert desk.ledger().case(name).state == "running"
+
+
+def test_a_device_that_is_away_loses_no_checkpoint(tmp_path):
+    desk, name = intake(tmp_path / "desk", "tractor", "class", "pocket-classifier")
+    work = desk.folder / f".{name}-1.work"
+    work.mkdir()
+    (work / "checkpoint.safetensors").write_bytes(b"an hour of work")
+    with pytest.raises(RequestError, match="device 'cuda:7' cannot be used here"):
+        run_case(desk, name, Work("pocket-classifier", ("tractor",), device="cuda:7"))
+    assert desk.ledger().case(name).state == "running"
+    assert (work / "checkpoint.safetensors").is_file()
 
 
 def test_remedies_follow_what_the_model_offers(tmp_path):

@@ -90,7 +90,7 @@ author wrote them, and they are few: read differences of a few prompts as none.
 
 {markdown(concepts)}
 
-Words spelled from back to front, descriptions and other languages pass nearly all: give translations and other names
+Short words spelled backwards, descriptions and other languages pass nearly all: give translations and other names
 as further phrasings of the concept. The small encoder of pocket was trained on a few hundred words; what it says about
 others says little about a large encoder. Calibrate and measure on your own model.
 

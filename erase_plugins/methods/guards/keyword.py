@@ -1,11 +1,14 @@
 """Keyword guard: looks for words in prompts and answers, however they are spelled.
 
 Width, case, accents, look-alike letters of other scripts, invisible signs, spaces and marks between letters, digits for
-letters, plurals and the order of words do not matter; of words with six letters or more slips are found too. In
+letters, plurals and the order of words do not matter; of words with six letters or more slips are found too. Letters in
+reverse are read where several words have six or more of them, or one has nine: shorter words are others backwards. In
 Chinese, Japanese, Korean, Thai, Lao, Khmer, Burmese and Tibetan a name is found wherever its signs stand, inside of a
-sentence too; Arabic and Hebrew names also behind a small word that hangs on them. Slips are not found there, nor in the
-scripts of India, where vowel signs tell names apart. What it does not find: descriptions, translations, other names and
-endings that hang on a name (Bengali, Marathi, Tamil, Turkish), unless they are given (``prompts`` of the concept).
+sentence too; Arabic and Hebrew names also behind a small word that hangs on them, Bengali and Tamil names of four signs
+or more in front of the commonest endings of a case, Turkish ones in front of an apostrophe. Slips are not found there,
+nor in the scripts of India, where vowel signs tell names apart. What it does not find: descriptions, translations,
+other names and other endings that hang on a name (Bengali, Marathi, Tamil), unless they are given (``prompts`` of the
+concept).
 
 With ``key`` the file holds HMAC-SHA256 of the words and names nobody, and it is refused by a push; who has the key can
 test names against it, so it stays out of the artifact. Slips are not found then. The key is a file of 32 random bytes

@@ -1,4 +1,4 @@
-"""Writes the skeleton of a plugin package: pyproject, one method file, one test file."""
+"""Writes the skeleton of a plugin package: pyproject, one file with a method, a suite or an attack, one test file."""
 
 from __future__ import annotations
 
@@ -9,19 +9,36 @@ from pathlib import Path
 
 from erase_plugins.errors import RequestError, UnknownName
 from erase_plugins.hints import ANOTHER_OUT
+from erase_plugins.plain_text import an
 
 _NAME = re.compile(r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$")
-#: kind of method -> template of its file
-KINDS = {"closed-form": "closed_form.py.in", "trained": "trained.py.in"}
+_METHOD = {
+    "readme": "README.md.in", "what": "method", "What": "An eraser",
+    "room": "contract", "contract": "MethodContract", "names": "methods",
+}  # fmt: skip
+_MEASURING = {"readme": "README_measuring.md.in", "room": "measuring", "names": "names"}
+#: kind of plugin -> template of its file, and what its other files say
+KINDS: dict[str, dict[str, str]] = {
+    "closed-form": {"file": "closed_form.py.in", **_METHOD},
+    "trained": {"file": "trained.py.in", **_METHOD},
+    "suite": {
+        "file": "suite.py.in", **_MEASURING, "what": "suite", "What": "A suite", "contract": "SuiteContract",
+        "use": "evaluate no-pizza --model pocket --suite",
+    },
+    "attack": {
+        "file": "attack.py.in", **_MEASURING, "what": "attack", "What": "An attack", "contract": "AttackContract",
+        "use": "attack no-pizza --model pocket --attack",
+    },
+}  # fmt: skip
 
 
 def write_plugin_template(name: str, out: str | Path, kind: str = "closed-form") -> tuple[Path, ...]:
     """Writes a package that installs, appears in the list and passes the contract suite as it is.
 
     Args:
-        name: of package and method: lower-case words joined by "-".
+        name: of package and plugin: lower-case words joined by "-".
         out: folder to write into; must not exist or be empty.
-        kind: of the method, see `KINDS`.
+        kind: what it holds, see `KINDS`.
 
     Returns:
         The written files.
@@ -34,13 +51,16 @@ def write_plugin_template(name: str, out: str | Path, kind: str = "closed-form")
     from erase_plugins.manager import get_manager
 
     if kind not in KINDS:
-        raise UnknownName("kind of method", kind, KINDS)
+        raise UnknownName("kind of plugin", kind, KINDS)
+    told = KINDS[kind]
     module = name.replace("-", "_")
     if not _NAME.match(name) or keyword.iskeyword(module):
         raise RequestError(f"'{name}' cannot be a plugin name; use lower-case words joined by '-', like my-eraser")
     manager = get_manager()
-    if name in {entry.item.id for entry in manager.methods()}:
-        raise RequestError(f"a method named '{name}' is registered already; choose another name")
+    what = told["what"]
+    there_are = manager.methods() if what == "method" else manager.evaluators(what)
+    if name in {entry.item.id for entry in there_are}:
+        raise RequestError(f"{an(what)} named '{name}' is registered already; choose another name")
     there = find_spec(module)
     if there is not None and there.origin is not None:  # none: a folder that happens to lie here
         raise RequestError(f"Python has a module named '{module}' already; choose another name")
@@ -54,14 +74,15 @@ def write_plugin_template(name: str, out: str | Path, kind: str = "closed-form")
         "class": "".join(word.capitalize() for word in words),
         "title": " ".join(words).capitalize(),
         "version": __version__,
+        **told,
     }
     from erase_plugins.artifacts.atomic import atomic_folder
 
     names = {
         "pyproject.toml.in": "pyproject.toml",
-        "README.md.in": "README.md",
-        KINDS[kind]: f"{module}.py",
-        "test_method.py.in": f"test_{module}.py",
+        told["readme"]: "README.md",
+        told["file"]: f"{module}.py",
+        "test.py.in": f"test_{module}.py",
     }
     with atomic_folder(folder, folder.exists(), kind="") as work:
         for template, target in names.items():
