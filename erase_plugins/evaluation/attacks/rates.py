@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.evaluation.budget import check_size
+from erase_plugins.evaluation.guarded import BLANK
 from erase_plugins.types import EvalRow
 
 if TYPE_CHECKING:
@@ -29,10 +30,16 @@ REFERENCE_HELP = "folder of a model that never saw the concept; it becomes the c
 
 
 def seen(judge: Any, prompts: Sequence[Prompt], pictures: Tensor) -> list[int]:
-    """For each picture (n, 3, height, width) 1 where the judge sees what its prompt names on its axis, else 0."""
+    """For each picture (n, 3, height, width) 1 where the judge sees what its prompt names on its axis, else 0.
+
+    Nothing is seen in a picture that stands for a refused prompt, whatever a judge calls it.
+    """
+    drawn = (pictures != BLANK).flatten(1).any(1).tolist()
     best = {axis: scores.argmax(-1).tolist() for axis, scores in judge.score(pictures).items()}
     names = [judge.axes[item.axis][best[item.axis][place]] for place, item in enumerate(prompts)]
-    return [int(name == item.expected[item.axis]) for name, item in zip(names, prompts, strict=True)]
+    return [
+        int(there and name == item.expected[item.axis]) for there, name, item in zip(drawn, names, prompts, strict=True)
+    ]
 
 
 def mean(values: Sequence[float]) -> float:
