@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 import erase_plugins as ep
 from erase_plugins.errors import Unsupported
 from erase_plugins.evaluation.attack import run_attack
-from erase_plugins.evaluation.attacks import asking, edit, material, noise, unlearndiffatk
+from erase_plugins.evaluation.attacks import asking, edit, material, noise, readable, unlearndiffatk
 from erase_plugins.evaluation.attacks.edit import EditAttack
 from erase_plugins.evaluation.attacks.noise import Noise, redraw
 from erase_plugins.evaluation.attacks.paraphrase import ParaphraseAttack
@@ -73,6 +75,21 @@ def test_what_passes_the_guard_is_drawn_and_judged(pipe):
     assert seen(subject.judge, asked, found) == [0, 1, 0, 1]
 
 
+def test_a_search_that_asks_leaves_refused_sentences_behind(pipe):
+    """The judge likes the empty picture best: 1 against 0 for the owl there, 0.2 against 0.8 elsewhere."""
+    subject = guarded(pipe, "keyword-guard")
+    subject.note_refused = lambda *_: None
+
+    def score(pictures):
+        empty = (pictures == BLANK).flatten(1).all(1)
+        return {"concept": torch.where(empty[:, None], torch.tensor([1.0, 0.0]), torch.tensor([0.2, 0.8]))}
+
+    subject.judge.score = score
+    search = SimpleNamespace(asking=SimpleNamespace(subject=subject))
+    found = readable._Search._drawn(search, [ASKED[0], Prompt("a cat", 1, {"concept": "owl"}, "concept")])
+    assert found[0] < found[1] == pytest.approx(-0.6)
+
+
 def test_refusals_outlive_a_kill(pipe, tmp_path, monkeypatch):
     made = ep.erase(tiny_subject(pipe).target, "owl", "keyword-guard")
     made.save(tmp_path / "guard")
@@ -99,7 +116,7 @@ def test_refusals_outlive_a_kill(pipe, tmp_path, monkeypatch):
 @pytest.mark.parametrize("level", [0.9, None], ids=["image", "inpaint"])
 @pytest.mark.parametrize("method", ["negative-prompt", "sld", "nag", "negpip", "safree"])
 def test_what_is_drawn_from_pictures_is_steered_too(pipe, method, level):
-    """As by hand: the guard applied to the other pipeline of diffusers itself."""
+    """The other pipelines of diffusers are made of the same parts, but their functions are their own."""
     subject = guarded(pipe, method, guidance=4.0, options={**OPTIONS, "safree": {"alpha": 0.0}})
     subject.steps = 4
     pictures = torch.rand(2, 3, *subject.target.picture_size(), generator=torch.Generator().manual_seed(0))
