@@ -23,6 +23,7 @@ from erase_plugins.evaluation.guarded import BLANK
 from erase_plugins.evaluation.prompts import Prompt
 from erase_plugins.runtime.guardrails.steering import NegativePrompt
 from erase_plugins.testing.models import shared_pipeline
+from erase_plugins.workflow.measure import open_subject
 from tests.evaluation.attacks.stub import tiny_subject
 
 OPTIONS = {"sld": {"level": "max"}, "embedding-guard": {"words": 8}}
@@ -169,6 +170,8 @@ def test_attacks_on_weights_are_refused_where_a_guard_is_all(pipe, attack):
     ) as no:
         run(attack, subject, "quick")
     assert subject.queries == 0 and "\n" not in str(no.value)
+    with pytest.raises(Unsupported, match="attacks edited weights"):  # before any model is looked for
+        open_subject("no/model", subject.artifacts, attack)
 
 
 def test_edited_weights_behind_a_guard_are_attacked_and_drawn_through_it(pipe):
