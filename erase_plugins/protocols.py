@@ -165,7 +165,8 @@ class Attack(Evaluator, Protocol):
     "long". ``least``, optional, is the number without which it cannot run, or a function of the options that are set;
     a smaller budget is refused before anything is drawn. ``Options``, ``needs_judge`` and ``attachments`` are
     optional, as for a suite. ``only_asks = True`` says that it does no more than draw prompts and encode them; such
-    attacks also run in ComfyUI.
+    attacks also run in ComfyUI. ``needs_weights = True`` refuses guards alone, which edit no weights; ``past_guards``
+    names what is done with the model itself, where no guard acts ("gradients"), and the report tells it.
     """
 
     budgets: Mapping[str, int]

@@ -75,6 +75,16 @@ def test_cells_of_another_model_have_a_table_of_their_own(made):
     assert tables(folder) == "No cell is finished." and comes_back("uce", folder) == "-"
 
 
+def test_guards_have_a_table_of_their_own_and_options_in_their_name(made):
+    folder, _, refused = made
+    refused.clear()
+    run([*OWL[:1], *plan(["owl"], ["paraphrase"], ["sld:level=max,warmup=2", "nag"], "quick")], folder)
+    assert (folder / CELLS / "owl-paraphrase-sld-level-max-warmup-2.json").is_file()
+    text = tables(folder, guards=True)
+    assert "| `sld:level=max,warmup=2` | **90%" in text and "| `nag` |" in text and "uce" not in text
+    assert "sld" not in tables(folder) and "| `uce` |" in tables(folder)
+
+
 def test_where_a_model_never_saw_the_concept_it_is_the_control(made, monkeypatch):
     folder, cells, _ = made
     run(OWL[:1], folder)

@@ -50,6 +50,7 @@ def command(
     from erase_plugins.evaluation.attack import run_attack
     from erase_plugins.evaluation.budget import find_budget
     from erase_plugins.evaluation.context import needs_judge, suite_options
+    from erase_plugins.evaluation.guarded import check_guards
     from erase_plugins.evaluation.saved import record_name
     from erase_plugins.extras import require
     from erase_plugins.manager import get_manager
@@ -81,6 +82,7 @@ def command(
     if not dry_run:
         until_the_end(claim_files(folder, output_names(runner, record_name(runner.id)), force))
     loaded = load_artifacts(artifacts)
+    check_guards(runner, loaded)
     names = list(erased) or [text for item in loaded for text in item.manifest.erased]
     say(f"model {source.name}: family {family.id} ({family.title})")
     if dry_run:

@@ -14,9 +14,13 @@ from erase_plugins.errors import PluginError
 from erase_plugins.evaluation.attachments import output_names, write_report
 from erase_plugins.evaluation.budget import Budget, find_budget
 from erase_plugins.evaluation.context import Progress, suite_options
+from erase_plugins.evaluation.guarded import check_guards, noted, told_of_guards
 from erase_plugins.evaluation.saved import record_name
 from erase_plugins.evaluation.work import kept_work
 from erase_plugins.types import AttackReport
+
+#: among the files of a run: what a guard refused
+REFUSED = "refused.jsonl"
 
 
 def run_attack(
@@ -48,16 +52,19 @@ def run_attack(
     names = output_names(attack, record)
     with nullcontext() if out is None else claim_files(out, names, force):
         subject = open_subject()
+        check_guards(attack, subject.artifacts)
         started, asked, silent = time.perf_counter(), subject.queries, lambda stage, done, total: None
         with kept_work("attack", attack, subject, options, queries, out) as work:
             device = str(subject.target.device)
             given = Budget(subject.seed, device, work, options, progress or silent, name, queries)
-            report = attack.run(subject, given)
+            with noted(subject, work / REFUSED) as refusals:
+                report = attack.run(subject, given)
             if not isinstance(report, AttackReport):
                 raise PluginError(f"attack {attack.id} returned {type(report).__name__} instead of an AttackReport")
+            told = (*told_of_guards(attack, subject.artifacts, refusals), *getattr(subject, "told", ()))
             report = dataclasses.replace(
                 report,
-                warnings=tuple(dict.fromkeys((*report.warnings, *getattr(subject, "told", ())))),
+                warnings=tuple(dict.fromkeys((*report.warnings, *told))),
                 **_left_out(report, subject, subject.queries - asked),
                 seconds=round(time.perf_counter() - started, 2),
             )

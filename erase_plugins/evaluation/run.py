@@ -18,6 +18,7 @@ from erase_plugins.artifacts.lineage import marks
 from erase_plugins.errors import Blocked, RequestError
 from erase_plugins.evaluation.context import Progress
 from erase_plugins.evaluation.draw import draw
+from erase_plugins.evaluation.guarded import BLANK
 from erase_plugins.families.target import Conditioning
 from erase_plugins.families.turns import before_end, ends_of
 from erase_plugins.runtime.apply import all_of, apply_to
@@ -55,6 +56,8 @@ class Subject:
     queries: int = 0
     #: what `kept_pictures` knows of the weights, component -> (when it holds, hash); nobody else has the same ones
     hashed: dict[str, tuple[Any, bytes]] = field(default_factory=dict, init=False, repr=False)
+    #: where prompts that a guard refuses are noted, (text, seed); without, a refusal ends the measurement
+    note_refused: Callable[[str, int], None] | None = field(default=None, init=False, repr=False)
     #: why the artifacts may do less than expected on this model, as they said when they were applied
     told: dict[str, None] = field(default_factory=dict, init=False, repr=False)
     _stage: str = "base"
@@ -108,16 +111,35 @@ class Subject:
             return self._continued(prompts)
         report = self.progress
         hook = None if report is None else (lambda done, total: report(self._stage, done, total))
-        return draw(
-            self.pipe,
-            prompts,
-            seeds,
-            steps=self.steps,
-            guidance=self.guidance,
-            progress=hook,
-            denoiser=self.target.network("denoiser"),
-            cond=cond,
-        )
+
+        def made(places: Sequence[int]) -> Tensor:
+            texts, starts = [prompts[place] for place in places], [seeds[place] for place in places]
+            return draw(
+                self.pipe, texts, starts, steps=self.steps, guidance=self.guidance, progress=hook,
+                denoiser=self.target.network("denoiser"), cond=cond,
+            )  # fmt: skip
+
+        return made(range(len(prompts))) if cond is not None else self.answered(prompts, seeds, made)
+
+    def answered(self, texts: Sequence[str], seeds: Sequence[int], make: Callable[[Sequence[int]], Tensor]) -> Tensor:
+        """Pictures (n, 3, height, width) that ``make`` draws of the prompts at places: those that no guard refuses.
+
+        Where refusals are noted, an empty picture, in which nobody sees anything, stands for each. Elsewhere all are
+        asked, and a refusal is the pipeline's own.
+        """
+        from erase_plugins.runtime.guardrails.attach import refused
+
+        note = self.note_refused
+        gone = {place for place, text in enumerate(texts) if note is not None and refused(self.target.host, text)}
+        if note is None or not gone:
+            return make(range(len(texts)))
+        for place in sorted(gone):
+            note(texts[place], seeds[place])
+        pictures = torch.full((len(texts), 3, *self.target.picture_size()), BLANK)
+        left = [place for place in range(len(texts)) if place not in gone]
+        if left:
+            pictures[left] = make(left)
+        return pictures
 
     def _continued(self, prompts: Any) -> Any:
         model = self.target.language

@@ -13,6 +13,7 @@ from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.evaluation.attachments import output_names
 from erase_plugins.evaluation.attack import run_attack
 from erase_plugins.evaluation.context import REPORT, Progress, needs_judge, needs_subject, run_alone, run_in_context
+from erase_plugins.evaluation.guarded import check_guards
 from erase_plugins.evaluation.run import IMAGE, Subject, modality, modality_of
 from erase_plugins.extras import require
 from erase_plugins.families.model import Model
@@ -192,9 +193,10 @@ def open_subject(
 
     Raises:
         RequestError: nothing to look for, or no picture.
-        EraseError: what loading and `pick_judge` raise.
+        EraseError: what `check_guards`, loading and `pick_judge` raise.
     """
     loaded = [load_artifact(item) for item in artifacts]
+    check_guards(runner, loaded)
     names = list(dict.fromkeys([*erased, *(text for item in loaded if not erased for text in item.manifest.erased)]))
     asks = needs_judge(runner)
     if asks and not names:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+import erase_plugins as ep
 from erase_plugins import hookimpl
 from erase_plugins.manager import get_manager
 from erase_plugins.types import Attachment, AttackReport, EvalRow
@@ -79,6 +80,14 @@ def test_a_dry_run_touches_nothing(erase, pizza_folder, tmp_path):
     assert (ran.data["attack"], ran.data["budget"], ran.data["erased"]) == ("weights", "standard", ["pizza"])
     assert ran.data["queries"] > 1000
     assert not (tmp_path / "a").exists()
+
+
+def test_an_attack_on_weights_refuses_a_guard_before_the_model_is_loaded(erase, pocket_pipe, tmp_path):
+    ep.erase(pocket_pipe, "pizza", "negative-prompt", out=tmp_path / "guard")
+    ran = erase("attack", tmp_path / "guard", "--attack", "relearn", "--out", tmp_path / "a", "--dry-run")
+    assert ran.code != 0
+    assert "attack relearn attacks edited weights, and the guard" in ran.err
+    assert erase("attack", tmp_path / "guard", "--attack", "paraphrase", "--out", tmp_path / "a", "--dry-run").code == 0
 
 
 @pytest.mark.parametrize(

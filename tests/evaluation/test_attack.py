@@ -45,7 +45,7 @@ class Counting:
 
 def subject_of(seed=0, path="somewhere"):
     """As much of a subject as the runner looks at."""
-    artifact = SimpleNamespace(manifest=SimpleNamespace(to_json=lambda: "{}"), path=path, name="no-owl")
+    artifact = SimpleNamespace(manifest=SimpleNamespace(to_json=lambda: "{}", guards=()), path=path, name="no-owl")
     target = SimpleNamespace(device="cpu", dtype="float32", fingerprint=dict)
     return SimpleNamespace(
         artifacts=[artifact], target=target, judge=None, model="none", erased=["owl"], steps=8, guidance=4.0,

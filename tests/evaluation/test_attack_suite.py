@@ -43,7 +43,9 @@ class Fixed:
 
 def subject():
     """As much of a subject as runner and suite look at."""
-    artifact = SimpleNamespace(manifest=SimpleNamespace(to_json=lambda: "{}"), path="somewhere", name="no-owl")
+    artifact = SimpleNamespace(
+        manifest=SimpleNamespace(to_json=lambda: "{}", guards=()), path="somewhere", name="no-owl"
+    )
     target = SimpleNamespace(device="cpu", dtype="float32", fingerprint=dict)
     judge = SimpleNamespace(id="none", fingerprint="0")
     return SimpleNamespace(

@@ -123,12 +123,8 @@ def test_what_an_artifact_says_when_it_is_applied_stands_in_the_report(pocket_pi
     assert any("nothing is removed from the weights" in text for text in report.warnings)
 
 
-@pytest.mark.parametrize("what", ["suite", "attack"])
-def test_a_guard_that_blocks_is_named_by_what_it_ends(pocket_pipe, what):
+def test_a_guard_that_blocks_is_named_by_the_suite_that_it_ends(pocket_pipe):
     guard = ep.erase(pocket_pipe, "pizza", method="keyword-guard")
     with pytest.raises(Blocked, match=f"guard '{guard.name}' blocks a prompt.*pizza: keyword.*action=empty"):
-        if what == "suite":
-            ep.evaluate(pocket_pipe, [guard], "quick", images=2)
-        else:
-            ep.attack(pocket_pipe, [guard], "paraphrase", images=2)
+        ep.evaluate(pocket_pipe, [guard], "quick", images=2)
     assert pocket_pipe("a pizza", num_inference_steps=1).images, "the guard was left in place"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,7 +45,7 @@ _LONGEST = 300
 
 @dataclass(frozen=True)
 class Cell:
-    """A method, erased with its defaults, under an attack."""
+    """A method under an attack; with its defaults, or as ``method:option=value`` says."""
 
     concept: str
     attack: str
@@ -56,7 +57,7 @@ class Cell:
     def key(self) -> str:
         """File name without ending."""
         more = "" if self.budget == "quick" else f"-{self.budget}"
-        return f"{self.concept}-{self.attack}-{self.method}{more}{self.on}".replace(" ", "-")
+        return re.sub("[ :=,]", "-", f"{self.concept}-{self.attack}-{self.method}{more}{self.on}")
 
     @property
     def on(self) -> str:
@@ -180,9 +181,11 @@ def measured(cell: Cell, pipe: Any, root: Path) -> dict[str, Any]:
 
     work = root / WORK
     settings = {**SETTINGS.get(cell.attack, {}), **reference_of(cell, root)}
-    place = work / "erased" / f"{cell.concept}-{cell.method}{cell.on}".replace(" ", "-")
+    place = work / "erased" / re.sub("[ :=,]", "-", f"{cell.concept}-{cell.method}{cell.on}")
     if not (place / "erase.json").is_file():
-        ep.erase(pipe, cell.concept, cell.method, out=place, force=True, resume=True)
+        method, _, more = cell.method.partition(":")
+        options = dict(item.split("=", 1) for item in more.split(",") if item)
+        ep.erase(pipe, cell.concept, method, options=options, out=place, force=True, resume=True)
     report = ep.attack(
         pipe, place, cell.attack, budget=cell.budget, settings=settings, force=True, out=work / "reports" / cell.key,
     )  # fmt: skip
@@ -199,14 +202,16 @@ def measured(cell: Cell, pipe: Any, root: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def tables(root: Path = ROOT, budget: str = "quick", model: str = POCKET) -> str:
-    """Markdown: one table per concept, a line per method, a column per attack."""
+def tables(root: Path = ROOT, budget: str = "quick", model: str = POCKET, guards: bool = False) -> str:
+    """Markdown: one table per concept, a line per method (or per guard), a column per attack."""
+    edits, parts = method_ids(), []
     cells = {cell: item for cell, item in read(root).items() if (cell.budget, cell.model) == (budget, model)}
-    parts, controls = [], references(cells)
+    controls = references(cells)
+    cells = {cell: item for cell, item in cells.items() if (cell.method.partition(":")[0] in edits) != guards}
     for concept in dict.fromkeys(cell.concept for cell in cells):
         mine = [cell for cell in cells if cell.concept == concept]
         attacks = [name for name in attack_ids() if any(cell.attack == name for cell in mine)]
-        methods = [name for name in method_ids() if any(cell.method == name for cell in mine)]
+        methods = known(list(dict.fromkeys(cell.method for cell in mine)), edits)
         rows = [f"**{concept}**", "", f"| method | {' | '.join(attacks)} |", "|---" * (len(attacks) + 1) + "|"]
         for method in methods:
             row = (Cell(concept, attack, method, budget, model) for attack in attacks)

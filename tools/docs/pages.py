@@ -184,6 +184,7 @@ def pages(root: Path) -> dict[Path, Callable[[], str]]:
             attacks,
             {
                 "methods": attacks_table.tables(root),
+                "guards": attacks_table.tables(root, guards=True),
                 FLOW: attacks_table.tables(root, model=FLOW),
                 f"{FLOW}-{FEW}": attacks_table.tables(root, FEW, FLOW),
             },

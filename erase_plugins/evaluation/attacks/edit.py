@@ -77,6 +77,7 @@ class EditAttack:
         """
         from erase_plugins.evaluation.attacks.material import concept_lesson
         from erase_plugins.evaluation.attacks.study import Study
+        from erase_plugins.evaluation.guarded import guards_among
 
         run = _Run(Study.of(self, subject, budget, _SETS), EditOptions(**budget.options))
         budget.progress("pictures of the base", 0, 1)
@@ -85,8 +86,12 @@ class EditAttack:
         beside = [run.study.plain("base", "off"), run.study.plain("plain name", "on")]
         tried: dict[str, list[Sample]] = {}
         missing: dict[str, str] = {}
+        guards = guards_among(subject.artifacts)
         for number, (name, way) in enumerate(run.ways.items()):
             budget.progress(name, number, len(run.ways) + 1)
+            if guards and name in (LEDITS, MASACTRL):
+                missing[name] = f"it draws by a way of its own, past the guard {guards}"
+                continue
             try:
                 tried[name] = [run.edited(who, first, name, way) for who in (None, *run.study.victims)]
             except Unsupported as error:

@@ -142,6 +142,7 @@ def redraw(subject: Subject, prompts: Sequence[Prompt], pictures: Tensor, level:
     import torch
 
     from erase_plugins.engine.precision import autocast
+    from erase_plugins.runtime.guardrails.attach import carried
 
     try:
         from diffusers import AutoPipelineForImage2Image, AutoPipelineForInpainting, DPMSolverMultistepScheduler
@@ -164,19 +165,25 @@ def redraw(subject: Subject, prompts: Sequence[Prompt], pictures: Tensor, level:
         more = {"strength": 1.0, "height": height, "width": width}
     steps = max(subject.steps, math.ceil(1 / (level or 1.0)))  # at least one of them is left
     subject.queries += len(prompts)
-    made = []
-    for start in range(0, len(prompts), _BATCH):
-        part = prompts[start : start + _BATCH]
-        if level is None:
-            more["mask_image"] = mask.expand(len(part), -1, -1, -1)
-        with torch.no_grad(), autocast(subject.target.device):
-            out = pipe(
-                prompt=[item.text for item in part], image=pictures[start : start + _BATCH],
-                num_inference_steps=steps, guidance_scale=subject.guidance, output_type="pt",
-                generator=[torch.Generator().manual_seed(item.seed) for item in part], **more,
-            ).images  # fmt: skip
-        made.append(out.float().cpu())
-    return torch.cat(made)
+
+    def made(places: Sequence[int]) -> Tensor:
+        found = []
+        for start in range(0, len(places), _BATCH):
+            rows = list(places[start : start + _BATCH])
+            part = [prompts[row] for row in rows]
+            if level is None:
+                more["mask_image"] = mask.expand(len(part), -1, -1, -1)
+            with torch.no_grad(), autocast(subject.target.device):
+                out = pipe(
+                    prompt=[item.text for item in part], image=pictures[rows],
+                    num_inference_steps=steps, guidance_scale=subject.guidance, output_type="pt",
+                    generator=[torch.Generator().manual_seed(item.seed) for item in part], **more,
+                ).images  # fmt: skip
+            found.append(out.float().cpu())
+        return torch.cat(found)
+
+    with carried(subject.pipe, pipe):
+        return subject.answered([item.text for item in prompts], [item.seed for item in prompts], made)
 
 
 @hookimpl

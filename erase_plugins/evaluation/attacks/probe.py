@@ -52,6 +52,8 @@ class Probe:
     title = "A linear probe on the denoiser's features: from noised pictures, and by the concept's name"
     needs: frozenset[str] = frozenset({"denoiser", "text"})
     packages: frozenset[str] = frozenset()
+    needs_weights = True
+    past_guards = "probes"
     budgets: Mapping[str, int] = {"quick": 24 * _SETS, "standard": 64 * _SETS, "long": 192 * _SETS}
     least = FEWEST * _SETS
     attachments = (FOUND, PICTURES)

@@ -20,7 +20,7 @@ from erase_plugins.errors import RequestError
 from erase_plugins.evaluation.attacks import phrasing, rewriting
 from erase_plugins.evaluation.attacks.asking import BASE, OFF, ON, Asking, found_files, found_prompts
 from erase_plugins.evaluation.attacks.paraphrase import token_counter
-from erase_plugins.evaluation.attacks.rates import PLAIN, REFERENCE_HELP, SUCCESS, TARGET, mean, per_set, rate
+from erase_plugins.evaluation.attacks.rates import PLAIN, REFERENCE_HELP, SUCCESS, TARGET, drawn, mean, per_set, rate
 from erase_plugins.evaluation.attacks.rewriting import Sentence, Words
 from erase_plugins.hints import Setting
 from erase_plugins.hookspecs import hookimpl
@@ -40,6 +40,8 @@ _PARENTS, _BEST = 6, 4
 _ROUNDS = 9
 #: drawing another sentence is tried so often where one is stopped by the filter or was asked before
 _TRIES = 40
+#: score of a sentence that a guard refuses, below that of any picture
+_REFUSED = -1e6
 
 
 @dataclass(frozen=True)
@@ -199,16 +201,16 @@ class _Search:
         return [dataclasses.replace(item, text=text) for item, (text, _) in zip(plain, cells, strict=True)]
 
     def _drawn(self, prompts: Sequence[Prompt]) -> list[float]:
-        """How far the judge prefers the concept to the best other label, for each picture."""
+        """How far the judge prefers the concept to the best other label, for each picture that was drawn."""
         subject = self.asking.subject
         pictures = subject.generate([item.text for item in prompts], [item.seed for item in prompts])
-        scores = subject.judge.score(pictures)
+        scores, there = subject.judge.score(pictures), drawn(pictures)
         found = []
         for place, item in enumerate(prompts):
             row = scores[item.axis][place].float().clone()
             label = subject.judge.axes[item.axis].index(item.expected[item.axis])
             own, row[label] = float(row[label]), float("-inf")
-            found.append(round(own - float(row.max()), 6))
+            found.append(round(own - float(row.max()), 6) if there[place] else _REFUSED)
         return found
 
     def warnings(self) -> list[str]:

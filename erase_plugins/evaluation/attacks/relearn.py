@@ -59,6 +59,8 @@ class Relearn:
     title = "Fine-tuning: a LoRA on a few pictures of the concept, and on unrelated ones; steps until it is back"
     needs: frozenset[str] = frozenset({"denoiser", "text"})
     packages: frozenset[str] = frozenset()
+    needs_weights = True
+    past_guards = "training steps"
     budgets: Mapping[str, int] = {"quick": 18 * _SETS, "standard": 48 * _SETS, "long": 96 * _SETS}
     least = FEWEST * _SETS
     attachments = (FOUND, PICTURES)

@@ -68,6 +68,7 @@ class RingABell:
     title = "Ring-A-Bell: words whose text encoding carries the concept; no denoiser asked"
     needs: frozenset[str] = frozenset({"denoiser", "text"})
     packages: frozenset[str] = frozenset()
+    past_guards = "searches"
     only_asks = True
     Options = RingABellOptions
     budgets: Mapping[str, int] = {"quick": 24 * _SETS, "standard": 96 * _SETS, "long": 256 * _SETS}

@@ -79,6 +79,7 @@ class UnlearnDiffAtk:
     title = "UnlearnDiffAtk: a prefix of real words, by gradient through the edited denoiser; no classifier"
     needs: frozenset[str] = frozenset({"denoiser", "text"})
     packages: frozenset[str] = frozenset()
+    past_guards = "gradients"
     Options = UnlearnDiffAtkOptions
     budgets: Mapping[str, int] = {name: _pictures(size[0], size[1]) for name, size in _SIZES.items()}
     attachments = found_files("unlearndiffatk")

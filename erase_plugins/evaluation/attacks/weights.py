@@ -82,6 +82,7 @@ class WeightsAttack:
     title = "Changed weights: strength, adapter left off or turned round, 8 and 4 bits, half of the edit put back"
     needs: frozenset[str] = frozenset({"denoiser", "text"})
     packages: frozenset[str] = frozenset()
+    needs_weights = True
     budgets: Mapping[str, int] = {"quick": 12 * _SETS, "standard": 64 * _SETS, "long": 256 * _SETS}
     least = _SETS
     attachments = (FOUND, PICTURES, CHART)

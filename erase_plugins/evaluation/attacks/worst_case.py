@@ -62,6 +62,7 @@ class WorstCase:
     title = "Worst-case prompts: of all that name the concept, those that the edit erases worst"
     needs: frozenset[str] = frozenset({"denoiser", "text"})
     packages: frozenset[str] = frozenset()
+    past_guards = "losses"
     budgets: Mapping[str, int] = {"quick": 24 * _SETS, "standard": 64 * _SETS, "long": 128 * _SETS}
     least = FEWEST * _SETS
     attachments = (FOUND, PICTURES)

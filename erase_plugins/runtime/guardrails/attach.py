@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from erase_plugins.artifacts.fingerprint import Fingerprint
@@ -23,6 +24,27 @@ def stages_of(host: Any) -> tuple[Any, ...]:
     """What stands in front of the prompts of a pipeline and is not switched off, from the outermost inwards."""
     stages = getattr(vars(host).get(ENCODE), "stages", ())
     return tuple(item for item in stages if item.strength != 0.0)
+
+
+def refused(host: Any, text: str) -> bool:
+    """Whether a guard in front of a pipeline would let nothing be drawn of this prompt."""
+    return any(stage.looks and stage.refuses(text) for stage in stages_of(host))
+
+
+@contextmanager
+def carried(host: Any, other: Any) -> Iterator[None]:
+    """The guards of a pipeline in front of another one on the same parts too, for the length of a with-block."""
+    taken = []
+    try:
+        for name in (ENCODE, DONE):
+            for stage in getattr(vars(host).get(name), "stages", ()):
+                watched = watch(other, name)
+                watched.enter(stage)
+                taken.append((watched, stage))
+        yield
+    finally:
+        for watched, stage in reversed(taken):
+            watched.leave(stage)
 
 
 class End(Quiet):

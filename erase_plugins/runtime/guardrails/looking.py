@@ -80,6 +80,10 @@ class PromptStage(Quiet):
         """Whether nothing is refused."""
         return bool(self.policy["action"] == "flag")
 
+    def refuses(self, text: str) -> bool:
+        """Whether nothing would be drawn of this prompt."""
+        return self.policy["action"] == "block" and self.seer.check(text).hit
+
     def before(self, given: dict[str, Any]) -> dict[str, Any]:
         """The arguments; a prompt that is hit is empty where the policy says so.
 
