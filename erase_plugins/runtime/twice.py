@@ -61,8 +61,8 @@ def refuse_twice(name: str, edit: Edit, found: list[Any]) -> None:
     for ledger in found:
         if (name, mark(edit)) in ledger.copied:
             raise AlreadyApplied(
-                f"'{name}' acts here already: this {ledger.name} is a copy of one to which it was applied; a copy cannot "
-                "be changed, so load the model again, or copy it before apply"
+                f"'{name}' acts here already: this {ledger.name} is a copy of one to which it was applied; a copy "
+                "cannot be changed, so load the model again, or copy it before apply"
             )
         for handle in ledger.handles:
             if same_edit(handle.artifact.edit, edit):
