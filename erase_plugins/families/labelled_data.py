@@ -150,12 +150,12 @@ def referred(model: Model, data: Any, label: str | int | None = None) -> Labelle
         picture, name = row.get("image", row.get("path")), row.get("label", "")
         if number is None and name == "":
             raise RequestError(f"data '{data.name}' has pictures without a label; sort them into one folder per label")
+        images.append(opened(picture, f"data '{data.name}': "))
         if number is not None and name in labels and labels.index(name) != number:
             raise RequestError(
                 f"data '{data.name}' has pictures of '{name}', and all of it is to be forgotten as '{labels[number]}'; "
                 f"give those of '{labels[number]}' alone"
             )
-        images.append(opened(picture, f"data '{data.name}': "))
         numbers.append(class_number(name, labels, model.info.model) if number is None else number)
         pixels += math.prod(images[-1].size)
         if pixels > _PIXELS:
