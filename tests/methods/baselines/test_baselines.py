@@ -283,7 +283,10 @@ def test_a_plan_of_class_means_counts_the_head_alone(folder):
     plan = ep.plan(str(folder), FORGET, "class-mean-head", kind="class")
     assert plan.modules == ("model.classifier",)
     assert plan.file_bytes == 4 * (head.weight.numel() + head.bias.numel())
-    assert {key for _, key, _ in erased(folder, "class-mean-head").edit.items()} == {"classifier.weight", "classifier.bias"}
+    assert {key for _, key, _ in erased(folder, "class-mean-head").edit.items()} == {
+        "classifier.weight",
+        "classifier.bias",
+    }
 
 
 def one_class(folder):
