@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from erase_plugins.errors import RequestError
 from erase_plugins.families.capabilities import DENOISER
 from erase_plugins.families.loading import AUTO
 from erase_plugins.families.model import Model
+from erase_plugins.given import checked
 from erase_plugins.types import AttackReport, Concept, DataRef, EditPlan, EraseRequest, EvalReport
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.found import FoundModel
@@ -29,9 +31,12 @@ from erase_plugins.workflow.run import is_light, judges, make_plan, run_plan
 
 #: a user's own preset: a TOML file, a mapping of the same shape, or one that was read already
 Preset = str | Path | Mapping[str, Any] | OwnPreset | None
+#: what a model that is given by name can be loaded with
+_HOW_TO_LOAD = frozenset({"revision", "dtype", "device", "family", "light"})
 
 
-def load(model: str = "pocket", *, revision: str | None = None, dtype: str = AUTO, device: str = "cpu") -> Any:
+@checked
+def load(model: str | Path = "pocket", *, revision: str | None = None, dtype: str = AUTO, device: str = "cpu") -> Any:
     """A stock diffusers pipeline: the embedded "pocket" model, a folder, a checkpoint file or a Hub id.
 
     Args:
@@ -44,9 +49,10 @@ def load(model: str = "pocket", *, revision: str | None = None, dtype: str = AUT
     Raises:
         RequestError, Unsupported, HubError: see `erase_plugins.workflow.models.load_pipeline`.
     """
-    return load_pipeline(model, revision, dtype, device)
+    return load_pipeline(str(model), revision, dtype, device)
 
 
+@checked
 def build_request(
     model: Any,
     method: str,
@@ -91,6 +97,7 @@ def plan(model: Any, concepts: Any, method: str = "uce", **arguments: Any) -> Ed
     return make_plan(_as_loaded(request, found), found.info)
 
 
+@checked
 def erase(
     model: Any,
     concepts: str | Concept | Sequence[str | Concept],
@@ -158,7 +165,7 @@ def erase(
         )
     if not listeners:  # who listens was told when it happened
         for text in made.manifest.warnings:
-            warnings.warn(text, stacklevel=2)
+            warnings.warn(text, stacklevel=3)  # past `checked`, to the caller
     return made
 
 
@@ -236,6 +243,7 @@ def work_folder(out: Path) -> Path:
     return out.with_name(f".{out.name}.work")
 
 
+@checked
 def generate(
     model: Any,
     prompts: str | Sequence[str],
@@ -259,11 +267,24 @@ def generate(
         steps, guidance: sampler settings.
         any_base: allow a fine-tune of the artifact's base.
         options: revision, dtype, device for a model given by name.
+
+    Raises:
+        RequestError: nothing to draw, a setting that cannot be, or one that is not known.
     """
     from erase_plugins.evaluation.draw import draw
     from erase_plugins.workflow.applying import apply_all
 
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    if strange := sorted(set(options) - _HOW_TO_LOAD):
+        raise RequestError(
+            f"generate knows no {strange[0]}; for settings of the pipeline's own, call it inside of "
+            "`with erase_plugins.apply(pipe, artifact):`"
+        )
+    if not texts or steps < 1 or not math.isfinite(guidance):
+        raise RequestError(
+            f"{len(texts)} prompts, {steps} steps and guidance {guidance:g} draw nothing; give one or more prompts, "
+            "one or more steps and a finite guidance"
+        )
     numbers = [seeds] * len(texts) if isinstance(seeds, int) else list(seeds)
     if len(numbers) != len(texts):
         raise RequestError(f"{len(texts)} prompts but {len(numbers)} seeds; give one seed or one per prompt")
@@ -279,6 +300,7 @@ def generate(
             handle.remove()
 
 
+@checked
 def evaluate(
     model: Any = None,
     artifacts: Artifact | str | Path | Sequence[Artifact | str | Path] = (),
@@ -305,6 +327,7 @@ def evaluate(
     return run_suite(model, items, suite, strength=strength, out=None if out is None else Path(out), **options)
 
 
+@checked
 def attack(
     model: Any,
     artifacts: Artifact | str | Path | Sequence[Artifact | str | Path],

@@ -24,6 +24,7 @@ from erase_plugins.artifacts.solved import DENOISER, statistics_of
 from erase_plugins.artifacts.statistics import Member, Statistics
 from erase_plugins.artifacts.store import lower_for
 from erase_plugins.errors import ArtifactError, BaseMismatch, RequestError, UnknownName
+from erase_plugins.given import checked
 from erase_plugins.hints import Hint, stored
 from erase_plugins.manager import get_manager
 from erase_plugins.plain_text import whole_words
@@ -35,6 +36,7 @@ MODES = ("auto", "joint", "sum")
 _MOST_TEXTS = 24
 
 
+@checked
 def merge(
     artifacts: Sequence[Artifact | str | Any],
     weights: Sequence[float] | None = None,
@@ -83,6 +85,7 @@ def merge(
     return _summed(loaded, factors, target, "summed as asked")
 
 
+@checked
 def add(
     artifact: Artifact | str | Any, concepts: Sequence[str | Concept] | str, target: Any, keep: Sequence[str] = (),
     preset: Any = None,
@@ -94,7 +97,7 @@ def add(
     Args:
         artifact: closed-form or gated artifact or its path.
         concepts: what to erase as well.
-        target: its base model (rows of the new phrases come from its text encoder).
+        target: its base model, loaded or by name (rows of the new phrases come from its text encoder).
         keep: further prompts to keep.
         preset: option values for the new concepts, as for `erase_plugins.erase`; where it says nothing, those of the
             artifact hold.
@@ -105,9 +108,10 @@ def add(
     from erase_plugins.engine.own_preset import KEY, over_stored
     from erase_plugins.runtime.guard import check_base
     from erase_plugins.types import EraseRequest
+    from erase_plugins.workflow.models import as_target
     from erase_plugins.workflow.run import make_plan, run_plan
 
-    first = load_artifact(artifact)
+    first, target = load_artifact(artifact), as_target(target)
     gated = is_gated(first.edit)
     if not gated:
         statistics_of(first.edit, first.name)
@@ -138,6 +142,7 @@ def add(
     return Artifact(replace(both.manifest, history=history), both.edit)
 
 
+@checked
 def revoke(
     artifact: Artifact | str | Any, concepts: Sequence[str] | str, *, forget: bool = False, target: Any = None
 ) -> Artifact:
@@ -151,10 +156,13 @@ def revoke(
         target: base model; needed only for files of very many concepts, which keep no single rows.
 
     Raises:
+        RequestError: no concept was named.
         ArtifactError: no statistics, not a member, or nothing would remain.
     """
     loaded = load_artifact(artifact)
     names = [concepts] if isinstance(concepts, str) else list(concepts)
+    if not names:
+        raise RequestError("nothing to revoke was named; name at least one erased concept")
     if is_gated(loaded.edit):
         return _ungated(loaded, names)
     statistics = _with_rows(loaded, statistics_of(loaded.edit, loaded.name), names, target)

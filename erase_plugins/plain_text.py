@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -72,6 +73,9 @@ def some(texts: Sequence[str], most: int = 5) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Type and first line of an error."""
+    """Type and first line of an error; of a file that could not be used its name, no folder."""
+    if isinstance(error, OSError) and error.strerror:
+        name = os.path.basename(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else ""
+        return f"{type(error).__name__}: {error.strerror}{name and f': {name!r}'}"
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0] if text else ''}".rstrip(": ")

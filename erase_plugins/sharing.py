@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.errors import MissingPlugin
+from erase_plugins.given import checked
 from erase_plugins.types import EvalReport
 
 #: public name -> package that offers it in this project; any plugin may
@@ -26,6 +27,7 @@ def _offered(name: str) -> Any:
     return function
 
 
+@checked
 def push(artifact: Any, repo: str, **options: Any) -> Any:
     """Publishes an artifact folder on the Hub in one commit, with its card.
 
@@ -44,6 +46,7 @@ def push(artifact: Any, repo: str, **options: Any) -> Any:
     return _offered("push")(artifact, repo, **options)
 
 
+@checked
 def pull(spec: str, into: str | Path | None = None, **options: Any) -> Any:
     """Fetches a published artifact and verifies it.
 
@@ -62,6 +65,7 @@ def pull(spec: str, into: str | Path | None = None, **options: Any) -> Any:
     return _offered("pull")(spec, into, **options)
 
 
+@checked
 def search(query: str = "", **options: Any) -> list[Any]:
     """Published artifacts and collections that fit.
 
@@ -79,6 +83,7 @@ def search(query: str = "", **options: Any) -> list[Any]:
     return _offered("search")(query, **options)
 
 
+@checked
 def card(artifact: Any, report: EvalReport | str | Path | None = None, **options: Any) -> str:
     """The model card of an artifact as Markdown; without a report it says "not measured".
 

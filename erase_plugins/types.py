@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from erase_plugins.data import DataRef
 from erase_plugins.errors import RequestError
+from erase_plugins.given import fitting
 from erase_plugins.hints import Hint
 from erase_plugins.record import Record
 from erase_plugins.reports import Attachment, AttackReport, EvalReport, EvalRow
@@ -59,6 +60,9 @@ class ForgetItem(Record):
     data: DataRef | None = field(default=None, metadata={"sparse": True})
 
     def __post_init__(self) -> None:
+        for name in ("prompts", "images"):
+            object.__setattr__(self, name, tuple(fitting(ForgetItem, name, getattr(self, name))))
+        fitting(ForgetItem, "anchor", self.anchor)
         nothing = self.label is None and self.data is None
         if not isinstance(self.text, str) or (nothing and not self.text.strip()):
             raise RequestError(
@@ -151,8 +155,10 @@ class EraseRequest(Record):
     ) -> None:
         if preserve is not None:
             retain = (*preserve, *(item for item in retain if isinstance(item, DataRef)))
+        forget = fitting(EraseRequest, "forget", forget if concepts is None else concepts)
+        retain = fitting(EraseRequest, "retain", retain)
         values = {
-            "model": model, "forget": tuple(forget if concepts is None else concepts), "method": method,
+            "model": model, "forget": tuple(forget), "method": method,
             "options": {} if options is None else options, "retain": tuple(retain), "revision": revision,
             "family": family, "seed": seed, "device": device, "dtype": dtype, "out": out,
             "extra": {} if extra is None else extra,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from erase_plugins.plain_text import an, holds, one_line, scrub, some
+from erase_plugins.plain_text import an, first_line, holds, one_line, scrub, some
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,12 @@ def test_articles_go_by_sound(words, said):
 )
 def test_the_first_of_several(texts, most, shown):
     assert some(texts, most) == shown
+
+
+def test_an_error_of_a_file_shows_no_folder(tmp_path):
+    """It is stored in reports, which people publish."""
+    with pytest.raises(FileNotFoundError) as caught:
+        (tmp_path / "chart.png").read_bytes()
+    assert first_line(caught.value) == "FileNotFoundError: No such file or directory: 'chart.png'"
+    assert first_line(OSError("nobody knows\nwhy")) == "OSError: nobody knows"
+    assert first_line(OSError(28, "No space left on device")) == "OSError: No space left on device"

@@ -22,6 +22,7 @@ from erase_plugins.autotune.space import ANCHORS, Start, find_starts, room_of
 from erase_plugins.autotune.trials import LAYOUTS, Row, doubt_of, front_of, knee_of, open_study, refusals_of, rows_of
 from erase_plugins.errors import ArtifactError, MissingExtra, RequestError
 from erase_plugins.families.loading import AUTO
+from erase_plugins.given import checked
 from erase_plugins.hints import ANOTHER_OUT, Hint
 from erase_plugins.manager import get_manager
 from erase_plugins.types import Concept, EraseRequest
@@ -80,6 +81,7 @@ def search_folder(out: str | Path) -> Path:
     return Path(out).with_name(f"{Path(out).name}-search")
 
 
+@checked
 def auto(
     model: Any,
     concept: str | Concept,

@@ -162,7 +162,9 @@ def describe(error: BaseException, resumes: bool = False) -> tuple[int, str, str
     if isinstance(error, click.ClickException):
         return error.exit_code, kind, scrub(one_line(error.format_message()))
     if isinstance(error, KeyboardInterrupt | click.Abort):
-        return 1, "Interrupted", INTERRUPTED + (RESUME if resumes else AGAIN)
+        # click makes an Abort of Ctrl-C, and has one of its own for a question that got no answer
+        asked = isinstance(error, click.Abort) and not isinstance(error.__cause__, KeyboardInterrupt)
+        return 1 if asked else 130, "Interrupted", INTERRUPTED + (RESUME if resumes else AGAIN)
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return 1, kind, "not enough memory; try a closed-form method (uce), --dtype bfloat16, or fewer pictures at once"
     if isinstance(error, OSError) and error.strerror:

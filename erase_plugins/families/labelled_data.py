@@ -7,6 +7,7 @@ network takes them. No torch at import.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from erase_plugins.errors import RequestError
 from erase_plugins.families.forget_set import BESIDE, file_hash, is_set, read_set
 from erase_plugins.families.labelled import Labelled
 from erase_plugins.families.labels import class_number, forgotten, is_single
+from erase_plugins.families.pictures import opened
 from erase_plugins.hints import Hint
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from erase_plugins.types import EraseRequest
 
 PICTURES = "pictures.safetensors"
+#: pixels of pictures that are held as they are in their files; then those are made as small as the network takes them
+_PIXELS = 1 << 26
 
 
 def stored(model: Model, split: str) -> Labelled | None:
@@ -134,25 +138,32 @@ def referred(model: Model, data: Any, label: str | int | None = None) -> Labelle
         label: of all of them; None reads it from the rows.
 
     Raises:
-        RequestError, UnknownName: a file is no picture, or a label is none of the model.
+        RequestError, UnknownName: a file is no picture, a label is none of the model, or another one than ``label``.
     """
     import torch
-    from PIL import Image, UnidentifiedImageError
 
-    labels, images, numbers = model.classifier.labels, [], []
+    labels, images, parts, numbers, pixels = model.classifier.labels, [], [], [], 0
     if (held := data.tensors()) is not None:
         return _held(model, data.name, *held)
+    number = None if label is None else class_number(label, labels, model.info.model)
     for row in data.rows():
         picture, name = row.get("image", row.get("path")), row.get("label", "")
-        if label is None and name == "":
+        if number is None and name == "":
             raise RequestError(f"data '{data.name}' has pictures without a label; sort them into one folder per label")
-        try:
-            images.append(picture.copy() if isinstance(picture, Image.Image) else Image.open(picture).convert("RGB"))
-        except (OSError, UnidentifiedImageError, AttributeError) as error:
-            shown = Path(str(picture)).name
-            raise RequestError(f"data '{data.name}': {shown} is no readable picture; take it out") from error
-        numbers.append(class_number(name if label is None else label, labels, model.info.model))
-    return Labelled(prepared(model, images), torch.tensor(numbers))
+        images.append(opened(picture, f"data '{data.name}': "))
+        if number is not None and name in labels and labels.index(name) != number:
+            raise RequestError(
+                f"data '{data.name}' has pictures of '{name}', and all of it is to be forgotten as '{labels[number]}'; "
+                f"give those of '{labels[number]}' alone"
+            )
+        numbers.append(class_number(name, labels, model.info.model) if number is None else number)
+        pixels += math.prod(images[-1].size)
+        if pixels > _PIXELS:
+            parts.append(prepared(model, images))
+            images, pixels = [], 0
+    if images or not parts:
+        parts.append(prepared(model, images))
+    return Labelled(torch.cat(parts), torch.tensor(numbers))
 
 
 def both_sets(

@@ -90,7 +90,7 @@ class UNetFamily(Family):
 
     def profiles(self, configs: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
         """Names that pick option defaults: "pocket" for toy-sized denoisers, then the family."""
-        small = max(configs["unet"].get("block_out_channels", (0,))) < 320
+        small = max(configs["unet"].get("block_out_channels", (320,))) < 320
         return (("pocket",) if small else ()) + (self.id,)
 
     def places(self, info: ModelSpec) -> dict[str, int]:

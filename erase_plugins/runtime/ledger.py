@@ -27,7 +27,7 @@ from erase_plugins.families.hosts import parts_of
 from erase_plugins.runtime.addons import Attached
 from erase_plugins.runtime.integrity import check_records, copy_fused, fused_projections
 from erase_plugins.runtime.patcher import LOCK, Patch, Record
-from erase_plugins.runtime.twice import refuse_twin_adapters
+from erase_plugins.runtime.twice import mark, refuse_twin_adapters
 
 
 class Handle(Protocol):
@@ -52,6 +52,7 @@ class Ledger:
         handles: of the edits, in the order in which they came.
         records: parameter key -> what is known of a changed parameter.
         attached: whatever hangs on modules of the component.
+        copied: names and marks of edits that hang here because this is a copy of a component; they have no handle.
         busy: whether a call that is watched is on its way; what it calls itself is not looked at again.
     """
 
@@ -60,15 +61,19 @@ class Ledger:
         self.handles: list[Handle] = []
         self.records: dict[str, Record] = {}
         self.attached: list[Attached] = []
+        self.copied: tuple[tuple[str, Any], ...] = ()
         self._pipes: list[weakref.ref[Any]] = []
         self._hooks: list[Any] = []
         self.busy = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"name": self.name, "module": self.module}
+        acting = [(item.artifact.name, mark(item.artifact.edit)) for item in self.handles if self._acts(item)]
+        return {"name": self.name, "module": self.module, "copied": (*self.copied, *acting)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        Ledger.__init__(self, **state)  # a copy of the component cannot give back what was there before
+        # a copy of the component cannot give back what was there before, but it knows what hangs on it
+        Ledger.__init__(self, state["name"], state["module"])
+        self.copied = state["copied"]
 
     def record(self, key: str, parameter: nn.Parameter) -> Record:
         """What is known of a parameter that is about to be changed."""
@@ -132,7 +137,7 @@ class Ledger:
             for hook in self._hooks:
                 hook.remove()
             self._hooks = []
-        if self.handles:
+        if self.handles or self.copied:
             return
         object.__delattr__(self.module, LEDGER)
         _unwatch(self.module, _OF_COMPONENT)
@@ -144,7 +149,10 @@ class Ledger:
     @property
     def hooked(self) -> list[str]:
         """Names of the edits that act by hooks at a strength that is not 0: what no file of weights holds."""
-        return [handle.artifact.name for handle in self.handles if handle.strength != 0 and handle.hangs_on(self.name)]
+        return [*dict(self.copied), *(item.artifact.name for item in self.handles if self._acts(item))]
+
+    def _acts(self, handle: Handle) -> bool:
+        return handle.strength != 0 and handle.hangs_on(self.name)
 
     @contextmanager
     def lifted(self) -> Iterator[None]:
@@ -235,10 +243,11 @@ def ledger_of(name: str, module: nn.Module) -> Ledger:
 
 
 def ledgers(pipe: Any) -> list[Ledger]:
-    """Ledgers of all components of a pipeline on which an edit is in force."""
-    parts = [getattr(part, "_orig_mod", part) for part in parts_of(pipe).values()]
-    found = [getattr(part, LEDGER, None) for part in parts if isinstance(part, nn.Module)]
-    return [ledger for ledger in found if ledger is not None and ledger.handles]
+    """Ledgers of all components of a pipeline, or of one component, on which an edit is in force."""
+    parts = [pipe] if isinstance(pipe, nn.Module) else parts_of(pipe).values()
+    whole = [getattr(part, "_orig_mod", part) for part in parts]
+    found = [getattr(part, LEDGER, None) for part in whole if isinstance(part, nn.Module)]
+    return [ledger for ledger in found if ledger is not None and (ledger.handles or ledger.copied)]
 
 
 def _stateful(module: nn.Module) -> bool:
@@ -249,16 +258,9 @@ def _listed(names: list[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
-def _found(owner: Any) -> list[Ledger]:
-    if isinstance(owner, nn.Module):
-        ledger = getattr(owner, LEDGER, None)
-        return [ledger] if ledger is not None and ledger.handles else []
-    return ledgers(owner)
-
-
 def _fusing(owner: Any, inner: Callable[[], Any]) -> Any:
     with LOCK:
-        found = _found(owner)
+        found = ledgers(owner)
         if any(ledger.busy for ledger in found):
             return inner()  # a pipeline that calls its component
         with ExitStack() as stack:
@@ -281,18 +283,19 @@ def _busy(found: list[Ledger]) -> Iterator[None]:
 
 
 def _saving(owner: Any, inner: Callable[[], Any]) -> Any:
-    names = [name for ledger in _found(owner) for name in ledger.hooked]
+    names = [name for ledger in ledgers(owner) for name in ledger.hooked]
     if names:
         raise NotInFile(
             f"the saved files would not hold {_listed(list(dict.fromkeys(names)))}: {_BY_HOOKS}; nothing was written: "
-            "apply with mode='weights' if it can be, or remove() it, save, and apply it after loading"
+            "apply with mode='weights' if it can be, or remove() it (a copy of a pipeline cannot: save the first one), "
+            "save, and apply it after loading"
         )
     return inner()
 
 
 def _loading(owner: Any, inner: Callable[[], Any]) -> Any:
     with LOCK:
-        found = _found(owner)
+        found = ledgers(owner)
 
         def load() -> Any:
             with _busy(found):

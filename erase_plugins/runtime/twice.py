@@ -12,6 +12,7 @@ from erase_plugins.artifacts.edit import Edit
 from erase_plugins.artifacts.gated import plain_lora
 from erase_plugins.artifacts.names import canonical
 from erase_plugins.errors import AlreadyApplied
+from erase_plugins.runtime.patcher import checksum
 
 #: cosine from which a LoRA is the same change; files of it are rounded to 16 bits, others are not even near
 _SAME = 0.999
@@ -21,7 +22,7 @@ def same_edit(first: Edit, second: Edit) -> bool:
     """Whether two edits hold the same changes, to the last bit."""
     if first.deltas is second.deltas:
         return True
-    if _mark(first) != _mark(second):
+    if mark(first) != mark(second):
         return False
     mine, theirs = list(first.items()), list(second.items())
     if [item[:2] for item in mine] != [item[:2] for item in theirs]:
@@ -29,7 +30,7 @@ def same_edit(first: Edit, second: Edit) -> bool:
     return all(_same_delta(a[2], b[2]) for a, b in zip(mine, theirs, strict=True))
 
 
-def _mark(edit: Edit) -> tuple[Any, ...]:
+def mark(edit: Edit) -> tuple[Any, ...]:
     """A few facts and one value of an edit, which others hardly share."""
     found: tuple[Any, ...] | None = edit.__dict__.get("_mark")
     if found is None:
@@ -58,6 +59,11 @@ def refuse_twice(name: str, edit: Edit, found: list[Any]) -> None:
         AlreadyApplied: says how to change its strength.
     """
     for ledger in found:
+        if (name, mark(edit)) in ledger.copied:
+            raise AlreadyApplied(
+                f"'{name}' acts here already: this {ledger.name} is a copy of one to which it was applied; a copy "
+                "cannot be changed, so load the model again, or copy it before apply"
+            )
         for handle in ledger.handles:
             if same_edit(handle.artifact.edit, edit):
                 raise AlreadyApplied(
@@ -109,6 +115,8 @@ def _parallel(layer: Any, adapter: str, delta: Any) -> bool:
 def refuse_twin_adapters(owner: Any, found: list[Any], inner: Callable[[], Any]) -> Any:
     """Loads a LoRA and takes it out again where it holds a change that is in force already.
 
+    Adapters that are as before are not looked at again; one that is swapped for another keeps its name only.
+
     Raises:
         AlreadyApplied: names the edit.
     """
@@ -117,7 +125,7 @@ def refuse_twin_adapters(owner: Any, found: list[Any], inner: Callable[[], Any])
     for ledger in found:
         for handle in ledger.handles:
             for adapter in twins(handle.weights, ledger.name, ledger.module):
-                if adapter in before[id(ledger)]:
+                if before[id(ledger)].get(adapter) == _adapters(ledger.module)[adapter]:
                     continue
                 owner.delete_adapters(adapter)
                 if not any(before.values()):
@@ -136,5 +144,11 @@ def _unload(owner: Any) -> None:
         owner.unload_lora()
 
 
-def _adapters(module: nn.Module) -> set[str]:
-    return set(getattr(module, "peft_config", ()) or ())
+def _adapters(module: nn.Module) -> dict[str, int]:
+    """Names of LoRA adapters, each with a number of all its bits."""
+    found = dict.fromkeys(getattr(module, "peft_config", ()) or (), 0)
+    for layer in module.modules():
+        for name, part in getattr(layer, "lora_B", {}).items():
+            seen = (item.data for item in part.parameters() if item.device.type != "meta")
+            found[name] = found.get(name, 0) + sum(map(checksum, seen))
+    return found

@@ -18,6 +18,7 @@ from erase_plugins.engine.pools import Rollout
 from erase_plugins.engine.trajectories import States, ask, ask_pair, guided, start_noise
 from erase_plugins.errors import RequestError
 from erase_plugins.families.base import Conditioning, ModuleRef, Target, TargetInfo
+from erase_plugins.families.pictures import opened
 from erase_plugins.families.schedulers import mixing
 
 #: share of the noise schedule at which attention shows where things are; latents per place of the maps used
@@ -206,6 +207,10 @@ def check_pictures(files: Sequence[str], what: str) -> None:
             with Image.open(path) as picture:
                 width, height = picture.size
                 picture.verify()
+        except Image.DecompressionBombError as error:
+            raise RequestError(
+                f"{what}: '{path.name}' has more pixels than can be opened safely; make it smaller"
+            ) from error
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
             raise RequestError(f"{what}: '{path.name}' cannot be read as a picture; give PNG or JPEG files") from error
         if min(width, height) < SMALLEST:
@@ -220,9 +225,8 @@ def read_pictures(files: Sequence[str], size: tuple[int, int], flip: torch.Gener
 
     found = []
     for name in files:
-        with Image.open(name) as picture:
-            fitted = picture.convert("RGB").resize((size[1], size[0]), Image.Resampling.BICUBIC)
-            values = torch.frombuffer(bytearray(fitted.tobytes()), dtype=torch.uint8)
+        fitted = opened(name).resize((size[1], size[0]), Image.Resampling.BICUBIC)
+        values = torch.frombuffer(bytearray(fitted.tobytes()), dtype=torch.uint8)
         pixels = values.reshape(size[0], size[1], 3).permute(2, 0, 1).float() / 127.5 - 1
         found.append(pixels.flip(-1) if bool(torch.rand((), generator=flip) < 0.5) else pixels)
     return torch.stack(found)

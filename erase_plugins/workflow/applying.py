@@ -12,6 +12,7 @@ from erase_plugins.artifacts.marks import read_key
 from erase_plugins.errors import RequestError
 from erase_plugins.families.hosted import HostedModel
 from erase_plugins.families.model import Model
+from erase_plugins.given import checked
 from erase_plugins.runtime import checkpoint_file
 from erase_plugins.runtime.apply import Applied, all_of, applied, apply_to, check_settings
 from erase_plugins.runtime.checkpoint_file import Fused
@@ -27,6 +28,7 @@ __all__ = ["Applied", "applied", "apply", "apply_all", "fuse_checkpoint"]
 _SETTINGS = ("width", "keep_weight", "solver", "block")
 
 
+@checked
 def apply(
     pipe: Any,
     artifact: Artifact | str | Path,

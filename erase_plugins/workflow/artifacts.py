@@ -9,10 +9,12 @@ from typing import Any
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.reference import is_reference
 from erase_plugins.errors import ArtifactError
+from erase_plugins.given import checked
 from erase_plugins.hints import LIST_PLUGINS
 from erase_plugins.manager import get_manager
 
 
+@checked
 def load_artifact(path: str | Path | Artifact, family: str | None = None) -> Artifact:
     """A verified artifact.
 

@@ -16,6 +16,7 @@ from erase_plugins.artifacts.lora_rewrite import PEFT_CONFIG, PEFT_FILE
 from erase_plugins.artifacts.manifest import HEADER_KEY
 from erase_plugins.errors import ArtifactError, RequestError, Unsupported
 from erase_plugins.families.model import EMBEDDING_MAP
+from erase_plugins.given import checked
 from erase_plugins.hints import Hint
 from erase_plugins.manager import get_manager
 from erase_plugins.workflow.artifacts import load_artifact
@@ -70,6 +71,7 @@ class CleanedLora:
         return {"schema": 1, **asdict(self), "path": None if self.path is None else str(self.path)}
 
 
+@checked
 def clean_lora(
     lora: str | Path,
     erase: str,

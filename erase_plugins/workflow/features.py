@@ -14,6 +14,7 @@ from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.labelled import Labelled
 from erase_plugins.families.labelled_data import referred, stored
 from erase_plugins.families.labels import class_number
+from erase_plugins.families.pictures import opened
 from erase_plugins.manager import get_manager
 from erase_plugins.workflow.measure import find_judge
 from erase_plugins.workflow.models import as_target
@@ -86,7 +87,7 @@ def features_of(frozen: str, pictures: str | None) -> Features:
 def _of_judge(wanted: str, pictures: str | None) -> Features:
     import numpy as np
     import torch
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     judge, argument = find_judge(wanted)
     judge = judge.opened(argument, ()) if argument else judge
@@ -99,10 +100,7 @@ def _of_judge(wanted: str, pictures: str | None) -> Features:
     shown, numbers = [], []
     for row in DataRef(pictures).rows():
         path = Path(row["path"])
-        try:
-            image = Image.open(path).convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
-        except (OSError, UnidentifiedImageError) as error:
-            raise RequestError(f"{path.name} is no readable picture; take it out of the folder") from error
+        image = opened(path).resize((width, height), Image.Resampling.BICUBIC)
         shown.append(torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 255)
         numbers.append(class_number(row["label"].replace("_", " "), names, f"judge {judge.id}"))
     part = Labelled(torch.stack(shown), torch.tensor(numbers))

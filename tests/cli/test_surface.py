@@ -173,7 +173,7 @@ def test_errors_with_json_are_one_object(erase, tmp_path, monkeypatch, words):
     ("error", "code"),
     [
         (EraseError("x"), 1), (RequestError("x"), 2), (Unsupported("x"), 3), (BaseMismatch("x"), 3),
-        (MissingExtra("x", "plots"), 4), (HubError("x"), 5), (click.UsageError("x"), 2), (KeyboardInterrupt(), 1),
+        (MissingExtra("x", "plots"), 4), (HubError("x"), 5), (click.UsageError("x"), 2), (KeyboardInterrupt(), 130),
         (ValueError("x"), 1), (MemoryError(), 1),
     ],
 )  # fmt: skip
@@ -194,7 +194,7 @@ def test_interrupt_says_how_to_go_on(erase, monkeypatch, tmp_path):
 
     monkeypatch.setattr(source, "find_source", interrupted)
     ran = erase("run", "uce", "--erase", "pizza", "--out", tmp_path / "x")
-    assert ran.code == 1
+    assert ran.code == 130
     assert "run the same command with --resume" in ran.err.lower()
     ran = erase("generate", "--prompt", "a cat", "--out", tmp_path / "x.png")
     assert "run the same command again" in ran.err.lower() and "--resume" not in ran.err  # it has no such option

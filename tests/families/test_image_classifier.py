@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy
 import pytest
 import torch
 import transformers
@@ -9,6 +10,7 @@ from PIL import Image
 
 import erase_plugins as ep
 from erase_plugins.errors import RequestError, UnknownName, Unsupported
+from erase_plugins.families import labelled_data
 from erase_plugins.families.labelled_data import prepared, referred, stored
 from erase_plugins.families.labels import class_number
 from erase_plugins.types import DataRef, ForgetItem
@@ -80,6 +82,51 @@ def test_pictures_beside_a_model_and_in_a_folder(tmp_path):
     (folder / "pictures.safetensors").write_bytes(b"x")
     with pytest.raises(RequestError, match="has no readable test pictures"):
         stored(target, "test")
+
+
+@pytest.fixture
+def seen(tmp_path):
+    """What the model is given of pictures in a folder "three", and the folder."""
+    target, place = target_of(vit(width=16, layers=1)), tmp_path / "data" / "three"
+    place.mkdir(parents=True)
+    return place, lambda label=None: referred(target, DataRef(str(place.parent)), label).pictures
+
+
+def test_greys_of_sixteen_bits_are_scaled_and_not_cut_off(seen):
+    place, pictures = seen
+    values = numpy.linspace(0, 65535, 64).reshape(8, 8)
+    Image.fromarray(values.astype(numpy.uint16)).save(place / "a.png")
+    Image.fromarray((values / 65535 * 255).round().astype(numpy.uint8)).save(place / "b.png")
+    deep, plain = pictures()
+    assert deep.max() - deep.min() > 1.9
+    assert torch.allclose(deep, plain, atol=2.01 / 255)
+
+
+def test_a_picture_that_cannot_be_opened_safely_is_named(seen, monkeypatch):
+    place, pictures = seen
+    Image.new("1", (60, 60)).save(place / "huge.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(RequestError, match=r"data 'data': huge\.png has more pixels than can be opened safely"):
+        pictures()
+
+
+def test_pictures_of_another_label_are_not_forgotten_by_the_way(seen):
+    place, pictures = seen
+    Image.new("L", (8, 8)).save(place / "a.png")
+    assert len(pictures("three")) == 1
+    with pytest.raises(RequestError, match="has pictures of 'three', and all of it is to be forgotten as 'two'"):
+        pictures("two")
+
+
+def test_large_pictures_are_not_held_all_at_once(seen, monkeypatch):
+    place, pictures = seen
+    for number in range(5):
+        Image.new("L", (40, 40), 50 * number).save(place / f"{number}.png")
+    counts, all_at_once = [], pictures()
+    monkeypatch.setattr(labelled_data, "_PIXELS", 2 * 1600)
+    monkeypatch.setattr(labelled_data, "prepared", lambda *given: counts.append(len(given[1])) or prepared(*given))
+    assert torch.equal(pictures(), all_at_once)
+    assert counts == [3, 2]
 
 
 def test_without_a_processor_pictures_are_resized_and_scaled():

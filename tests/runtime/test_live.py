@@ -640,6 +640,29 @@ def test_a_deep_copy_is_independent(pipe, artifact):
     assert clean(pipe)
 
 
+def test_a_copy_of_a_pipeline_knows_what_acts_in_it_by_hooks(pipe, artifact, gated, other, tmp_path):
+    plain = picture(pipe)
+    for item, options in ((artifact, {"mode": "context"}), (gated, {})):
+        handle = item.apply(pipe, **options)
+        seen = picture(pipe)
+        twin = copy.deepcopy(copy.deepcopy(pipe))
+        handle.remove()
+        assert picture(pipe).equal(plain)
+        assert picture(twin).equal(seen)
+        assert not seen.equal(plain)
+        for owner in (twin, twin.unet):
+            with pytest.raises(NotInFile, match=f"'{item.name}'.*a copy of a pipeline cannot"):
+                owner.save_pretrained(tmp_path / "lost")
+        assert not (tmp_path / "lost").exists()
+        with pytest.raises(AlreadyApplied, match="is a copy of one to which it was applied"):
+            item.apply(twin)
+        with other.apply(twin):
+            assert not picture(twin).equal(seen)
+        with pytest.raises(NotInFile):
+            twin.save_pretrained(tmp_path / "lost")
+    pipe.save_pretrained(tmp_path / "plain")
+
+
 # 7: twice
 
 
@@ -696,6 +719,19 @@ def test_a_gated_artifact_loaded_in_its_plain_form_is_refused(pipe, gated, tmp_p
     with pytest.raises(AlreadyApplied, match="was not kept"):
         pipe.load_lora_weights(str(tmp_path / "saved"), weight_name=saved.manifest.files[0].name)
     handle.remove()
+
+
+def test_a_lora_that_takes_the_place_of_another_is_looked_at(pipe, artifact, other, tmp_path):
+    target = target_of(pipe, "tiny")
+    files = {item: item.save(tmp_path / item.name, ("diffusers",), target).path for item in (artifact, other)}
+    pipe.enable_lora_hotswap(target_rank=64)
+    pipe.load_lora_weights(str(files[other]), adapter_name="mine")
+    handle = artifact.apply(pipe)
+    with pytest.raises(AlreadyApplied, match="was not kept"):
+        pipe.load_lora_weights(str(files[artifact]), adapter_name="mine", hotswap=True)
+    assert pipe.get_list_adapters() == {}
+    handle.remove()
+    assert clean(pipe)
 
 
 # handles

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 
 import pytest
@@ -113,3 +114,15 @@ def test_a_plan_for_flux_counts_the_passes_besides_weights_and_t5():
     found = [estimate(info, request, 0, batch=batch, again=True, **plain)["memory_bytes"] for batch in (1, 2, 20)]
     assert 2e9 < found[0] < 8e9
     assert found[1] == found[2]  # some at a time: as many as 5 GiB hold
+
+
+def test_a_denoiser_whose_configuration_leaves_out_its_widths_is_no_toy():
+    """diffusers builds 320 to 1280 channels then; settings for toys would erase nothing there."""
+    from diffusers import UNet2DConditionModel
+
+    from erase_plugins.manager import get_manager
+
+    assert min(inspect.signature(UNet2DConditionModel.__init__).parameters["block_out_channels"].default) == 320
+    family = get_manager().family("sd1")
+    assert family.profiles({"unet": {}}) == ("sd1",)
+    assert family.profiles({"unet": {"block_out_channels": [32, 64]}}) == ("pocket", "sd1")

@@ -9,10 +9,11 @@ to measure features too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.families.capabilities import CLASSIFIER
 from erase_plugins.families.labels import head_of
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.training import TrainingRun
@@ -20,6 +21,9 @@ from erase_plugins.training.baseline import Baseline, Solved
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from erase_plugins.engine.whole import WholeWeights
+    from erase_plugins.families.base import ModelSpec, ModuleRef
 
 
 class ClassMeanHead(Solved):
@@ -29,6 +33,15 @@ class ClassMeanHead(Solved):
     title = "Class-mean head"
     paper = "https://arxiv.org/abs/1703.05175"
     summary = "baseline: the head becomes the means of the retained classes; what is forgotten has none"
+
+    def modules(self, info: ModelSpec, options: Any) -> Sequence[ModuleRef]:
+        return [head_of(info)]
+
+    def whole(self, run: TrainingRun) -> WholeWeights:
+        from erase_plugins.engine.whole import WholeWeights
+
+        head = head_of(run.target.info).path
+        return WholeWeights(run.target, CLASSIFIER, only={f"{head}.weight", f"{head}.bias"})
 
     def solve(self, run: TrainingRun) -> Mapping[str, Tensor]:
         import torch

@@ -278,6 +278,17 @@ def test_what_does_not_fit_the_model_is_refused(folder):
         erased(folder, "class-mean-head", items=["three"], keep=[one_class(folder)])
 
 
+def test_a_plan_of_class_means_counts_the_head_alone(folder):
+    head = ep.load(str(folder)).classifier
+    plan = ep.plan(str(folder), FORGET, "class-mean-head", kind="class")
+    assert plan.modules == ("model.classifier",)
+    assert plan.file_bytes == 4 * (head.weight.numel() + head.bias.numel())
+    assert {key for _, key, _ in erased(folder, "class-mean-head").edit.items()} == {
+        "classifier.weight",
+        "classifier.bias",
+    }
+
+
 def one_class(folder):
     from PIL import Image
 
