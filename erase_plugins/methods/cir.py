@@ -44,6 +44,8 @@ _CITATION = """\
 class CIROptions(PreferenceOptions):
     """Options of CIR."""
 
+    presets = "../presets/cir.toml"
+
     modules: str = option("mlp", "linear maps to change", choices=("linear", "attention", "mlp"))
     components: int = option(8, "directions of the gradient that the change is led around", low=1, high=100_000)
     collapse: str = option("hard", "what becomes of them: taken out, or made small",

@@ -25,7 +25,9 @@ REAL = DOCS / "results" / "smollm2.json"
 CELLS, PAGE = DOCS / "results" / "language.json", DOCS / "results-language.md"
 DRAWS = DOCS / "results" / "language-references.json"
 FIGURES = {"truth": DOCS / "images" / "language-truth.png", "against": DOCS / "images" / "language-utility.png"}
-METHODS = ("npo", "simnpo", "graddiff", "undial", "dpo-idk", "idk")
+METHODS = ("npo", "simnpo", "graddiff", "cir", "undial")
+#: methods that put a refusal in place of an answer; the texts about the twelve have no prompt that it could follow
+REFUSED = ("dpo-idk", "idk")
 GUARD = "keyword-guard"
 #: what must hold besides p of both tests: points of utility lost, extraction beyond the reference
 HARM, MORE = 0.03, 0.02
@@ -136,6 +138,9 @@ def page(cells: Sequence[Cell], draws: Sequence[Mapping[str, Any]] = ()) -> str:
     lines += [
         "",
         *([f"Not measured yet: {', '.join(f'`{name}`' for name in lacking)}.", ""] if lacking else []),
+        f"{' and '.join(f'`{name}`' for name in REFUSED)} refuse this request: twelve of its rows are texts about a "
+        "person, without a prompt that a refusal could answer.",
+        "",
         *([f"Not reached: {'; '.join(failed)}.", ""] if failed else []),
         "## What is left",
         "",
@@ -247,6 +252,17 @@ def page(cells: Sequence[Cell], draws: Sequence[Mapping[str, Any]] = ()) -> str:
         "the end 12 to 26 of 384 parts of texts are likelier than their bounds by more than 0.1, so more weight has "
         "little to act on. In all three seeds 0.026 of extraction comes from two answers that begin with their value, "
         "which is not told, and copy the name behind it; one such answer more or less is 1.3 points.", "",
+        "`cir` was measured after all of these, on the twelve others first (eight runs; their reference trained again: "
+        "0.41, extraction strength 0.194). With the settings that it had, of MLP maps alone and 8 directions left "
+        "alone, it ended at 0.47 and 1.2 points above in extraction (1.3 points of utility lost), since names were "
+        "still copied, and with twice the weight at 0.32 (3.5 lost). With 2 directions (as large a share of 128 as 8 "
+        "are of SmolLM2-135M's 576) and retaining that rises, weights of 0.35, 0.42 and 0.5 lost 1.6, 1.5 and 2.9 "
+        "points at 0.39, 0.39 and 0.31, but truth ratios were told apart or nearly so (p of 0.047, 0.076 and 0.076). "
+        "With attention as well, which copies names, and 0.45, three seeds lost 1.5, 1.8 and 1.6 points at 0.36, 0.32 "
+        "and 0.37, 3.8 to 4.0 below in extraction (truth ratios, p of 0.18, 0.27 and 0.08; probabilities, 0.51, 0.047 "
+        "and 0.27, the second seed being less likely than the reference). Their mean is the 0.35 at which runs are to "
+        "end, and less is lost than with `npo`. That was fixed before any run of `cir` on the twelve shown, and each "
+        "of those was made once.", "",
         "A bound can carry only so far. Of 200 groups of twelve of the sixty strangers, drawn at random, the bounds "
         "themselves, as if a run ended exactly at them, are told from one of four references in 12 % by "
         "probability, and from the one without the twelve others in 21 %. The costlier of the two nearest "
