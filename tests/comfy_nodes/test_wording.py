@@ -26,6 +26,7 @@ ELSEWHERE = {"cli", "pocket", "comparison", "testing", "space_app"}
 NAMED = (
     "cli/",
     "testing/__main__.py",
+    "testing/template/",
     "pocket/",
     "hints.py",
     "provenance.py",
