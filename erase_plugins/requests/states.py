@@ -4,24 +4,18 @@ from __future__ import annotations
 
 #: a request is given up after so many failed attempts, and a person has to decide
 ATTEMPTS = 3
+#: the person has had no answer yet, and nothing passed its measurement
+_OPEN = (
+    "received", "identity_verified", "triaged", "on_hold", "running", "refused", "made", "failed", "escalated",
+)  # fmt: skip
 #: event -> states in which it may happen; the state that follows is `AFTER` or depends on the event
 BEFORE: dict[str, tuple[str, ...]] = {
     "verified": ("received",),
     "triaged": ("identity_verified", "triaged", "running", "refused", "made", "failed"),
     "held": ("received", "identity_verified", "triaged", "refused", "failed"),
     "resumed": ("on_hold",),
-    "rejected": ("received", "identity_verified", "triaged", "on_hold", "running", "refused", "failed", "escalated"),
-    "extended": (
-        "received",
-        "identity_verified",
-        "triaged",
-        "on_hold",
-        "running",
-        "refused",
-        "made",
-        "failed",
-        "escalated",
-    ),
+    "rejected": tuple(state for state in _OPEN if state != "made"),
+    "extended": _OPEN,
     "started": ("triaged", "refused", "failed"),
     "refused": ("running",),
     "made": ("running",),

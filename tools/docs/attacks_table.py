@@ -43,6 +43,11 @@ _KNOWN = ("attack", "model", "artifacts", "erased", "strength", "sampler_steps",
 _LONGEST = 300
 
 
+def _in_files(text: str) -> str:
+    """How files and folders are called after concepts and options."""
+    return re.sub("[ :=,]", "-", text)
+
+
 @dataclass(frozen=True)
 class Cell:
     """A method under an attack; with its defaults, or as ``method:option=value`` says."""
@@ -57,7 +62,7 @@ class Cell:
     def key(self) -> str:
         """File name without ending."""
         more = "" if self.budget == "quick" else f"-{self.budget}"
-        return re.sub("[ :=,]", "-", f"{self.concept}-{self.attack}-{self.method}{more}{self.on}")
+        return _in_files(f"{self.concept}-{self.attack}-{self.method}{more}{self.on}")
 
     @property
     def on(self) -> str:
@@ -181,7 +186,7 @@ def measured(cell: Cell, pipe: Any, root: Path) -> dict[str, Any]:
 
     work = root / WORK
     settings = {**SETTINGS.get(cell.attack, {}), **reference_of(cell, root)}
-    place = work / "erased" / re.sub("[ :=,]", "-", f"{cell.concept}-{cell.method}{cell.on}")
+    place = work / "erased" / _in_files(f"{cell.concept}-{cell.method}{cell.on}")
     if not (place / "erase.json").is_file():
         method, _, more = cell.method.partition(":")
         options = dict(item.split("=", 1) for item in more.split(",") if item)
