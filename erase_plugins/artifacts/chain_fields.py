@@ -74,8 +74,8 @@ def check_schema(what: str, schema: Any, known: int) -> None:
     """
     if type(schema) is int and schema > known:
         raise CorruptArtifact(
-            f"{what} has schema {schema}, and this version knows {known}: it was made by a newer erase-plugins; update "
-            "and check again, since this one can neither confirm nor refute it"
+            f"{what} has schema {schema}, this version reads up to {known}: a newer erase-plugins made it; update and "
+            "check again, since this one can neither confirm nor refute it"
         )
 
 

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins.artifacts.gated import is_gated
 from erase_plugins.errors import CorruptArtifact
 
 if TYPE_CHECKING:
@@ -103,6 +102,8 @@ def together(artifacts: Sequence[Artifact]) -> tuple[dict[str, Any] | None, tupl
 
     Gated memories stay apart in a sum and can be taken out of it again, so there is none of those.
     """
+    from erase_plugins.artifacts.gated import is_gated
+
     if all(CHAIN not in item.manifest.extra and is_gated(item.edit) for item in artifacts):
         return None, ()
     orphans = [item for item in artifacts if missing(item, artifacts)]

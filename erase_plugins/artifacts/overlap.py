@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins.artifacts.gated import concepts_of, is_gated, without
+from erase_plugins.artifacts.edit import AddOn
+from erase_plugins.artifacts.gated import GATE, concepts_of, is_gated, without
 from erase_plugins.artifacts.lineage import holds, parts
 from erase_plugins.artifacts.serialize import edit_to_tensors
 from erase_plugins.artifacts.solved import statistics_of
@@ -42,10 +43,16 @@ def _named(edit: Edit) -> set[str]:
 
 
 def _memories(first: Edit, second: Edit) -> tuple[str, ...]:
-    if not (is_gated(first) and is_gated(second)):
+    names = _gates(first) & _gates(second)
+    if not (names and is_gated(first) and is_gated(second)):
         return ()
-    names = [name for name in dict.fromkeys(concepts_of(first)) if name in concepts_of(second)]
-    return tuple(name for name in names if _memory(first, name) == _memory(second, name))
+    return tuple(name for name in sorted(names) if _memory(first, name) == _memory(second, name))
+
+
+def _gates(edit: Edit) -> set[str]:
+    """Concepts of all gates, without a look at what lies behind them."""
+    found = [group[GATE] for group in edit.deltas.values() if GATE in group]
+    return {str(text) for gate in found if isinstance(gate, AddOn) for text in gate.config.get("concepts", ())}
 
 
 def _memory(edit: Edit, name: str) -> str:

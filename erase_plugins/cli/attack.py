@@ -119,7 +119,7 @@ def command(
         say(f"  {text}")
     for key, file in report.files.items():
         say(f"{key}: {folder / file}")
-    all_written(report, folder)
+    all_written(report)
 
 
 def _is_attack(word: str) -> bool:

@@ -201,7 +201,7 @@ def existing(path: str, what: str = "artifact") -> Path:
     raise RequestError(f"no {what} at '{place.name}'{meant} Give an artifact folder or a .safetensors file")
 
 
-def all_written(report: Any, folder: Path) -> None:
+def all_written(report: Any) -> None:
     """Ends a command that measured everything and could not write all of it with an error.
 
     Raises:
@@ -209,9 +209,7 @@ def all_written(report: Any, folder: Path) -> None:
     """
     if report.attachments:
         names = ", ".join(item.name for item in report.attachments)
-        raise EraseError(
-            f"{names} could not be written, see above; the numbers are in {folder / report.files['report']}"
-        )
+        raise EraseError(f"{names} could not be written, see above; the numbers are in {report.files['report']}")
 
 
 def check_output(

@@ -108,7 +108,7 @@ def command(
         say(f"  {text}")
     for name, file in report.files.items():
         say(f"{name}: {folder / file}")
-    all_written(report, folder)
+    all_written(report)
 
 
 #: options of this command that say something about a model, by the name of their parameter
@@ -140,7 +140,7 @@ def _alone(suite: Any, options: dict[str, Any], out: Path, seed: int, device: st
         say(f"  {text}")
     for name, file in report.files.items():
         say(f"{name}: {out / file}")
-    all_written(report, out)
+    all_written(report)
 
 
 def tells_quality(report: Any, artifact: Any) -> bool:

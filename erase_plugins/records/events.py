@@ -9,6 +9,7 @@ from typing import Any
 from erase_plugins.artifacts.chain_fields import (
     Check,
     check_fields,
+    check_schema,
     count,
     is_hash,
     is_name,
@@ -115,8 +116,6 @@ def check_shape(entry: Mapping[str, Any], number: int) -> str:
         raise CorruptArtifact(
             f"line {number} of the ledger holds a seed; whoever knows the noise can subtract it: no certificate"
         )
-    if entry.get("event") == "open" and entry.get("schema") != SCHEMA:
-        raise CorruptArtifact(
-            f"line {number} of the ledger: schema {str(entry.get('schema'))[:20]}, this version reads {SCHEMA}"
-        )
+    if entry.get("event") == "open":
+        check_schema("the ledger", entry.get("schema"), SCHEMA)
     return check_fields(entry, number, FIELDS)

@@ -213,8 +213,9 @@ def apply_to(
     check_settings(strength, mode)
     with LOCK:
         check_compiled(target.host)
-        _refuse_fused(artifact, target)
-        notes = check_base(artifact.manifest, target, any_base, artifact.edit)
+        with target.held():  # both read the fingerprint
+            _refuse_fused(artifact, target)
+            notes = check_base(artifact.manifest, target, any_base, artifact.edit)
         check_parents(artifact, [handle.artifact for handle in applied(target.host)], any_base)
         handle = attach_edit(target.host, target, artifact, strength, mode)
         handle.warnings += notes

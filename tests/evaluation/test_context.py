@@ -166,7 +166,7 @@ def test_a_file_that_cannot_be_written_ends_the_command_with_an_error(tmp_path):
         ran = invoke("evaluate", "--suite", "probe", "--out", tmp_path / "r")
     assert (ran.code, "0.5 [0.4..0.6] n=9" in ran.out) == (1, True)
     assert "curve.png was not written: ZeroDivisionError" in ran.out
-    assert f"curve.png could not be written, see above; the numbers are in {tmp_path / 'r' / 'report.json'}" in ran.err
+    assert "curve.png could not be written, see above; the numbers are in report.json" in ran.err
     assert json.loads((tmp_path / "r" / "report.json").read_text())["rows"][0]["value"] == 0.5
 
 

@@ -86,7 +86,10 @@ def test_what_a_newer_version_made_is_called_newer_and_no_forgery(tmp_path):
     ledger, case = measured(tmp_path / "desk", [])
     data = certificate(ledger, case)
     for newer, told in (
-        ({**data, "schema": SCHEMA + 1, "lines": [{"event": "appealed"}], "more": 1}, f"has schema {SCHEMA + 1}, and"),
+        (
+            {**data, "schema": SCHEMA + 1, "lines": [{"event": "appealed"}], "more": 1},
+            f"has schema {SCHEMA + 1}, this version reads up to {SCHEMA}: a",
+        ),
         ({**data, "lines": [*data["lines"][:-1], {**data["lines"][-1], "event": "appealed"}]}, "event 'appealed'; a"),
         ({**data, "lines": [{**data["lines"][0], "via": "post"}, *data["lines"][1:]]}, "field 'via'; a"),
     ):
