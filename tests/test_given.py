@@ -22,20 +22,21 @@ from erase_plugins.types import Concept, EraseRequest
 def called(
     words: Sequence[str | Concept] = (), name: str | None = None, place: str | Path = "", count: int = 0,
     share: float = 1.0, sure: bool = False, options: Mapping[str, int] | None = None, other: Unknown = None,  # noqa: F821
-    stop: threading.Event | None = None,
+    stop: threading.Event | None = None, sizes: Sequence[int] = (),
     **more: int,
 ):  # fmt: skip
-    return words, name, place, count, share, sure, options, other, stop, more
+    return words, name, place, count, share, sure, options, other, stop, sizes, more
 
 
 @pytest.mark.parametrize(("given", "said"), [
     ({"words": "dog"}, r"words takes a list of text or ForgetItem, not 'dog'; put it into \[ \]"),
-    ({"words": b"dog"}, "words takes a list of text or ForgetItem, not b'dog'"),
+    ({"words": b"dog"}, "words takes a list of text or ForgetItem, not b'dog'$"),
+    ({"sizes": b"12"}, "sizes takes a list of whole number, not b'12'$"),
     ({"words": None}, "words takes a list of text or ForgetItem, not None"),
-    ({"words": ["dog", 3]}, r"words takes a list of text or ForgetItem, not \['dog', 3\]"),
+    ({"words": ["dog", 3]}, r"words takes a list of text or ForgetItem, not \['dog', 3\]$"),
     ({"words": {"dog": 1}}, "words takes"),
     ({"name": Path("dog")}, "name takes text or None, not PosixPath"),
-    ({"place": 3}, "place takes text or a path, not 3"),
+    ({"place": 3}, "place takes text or a path, not 3$"),
     ({"count": 1.5}, "count takes a whole number, not 1.5"),
     ({"share": "1"}, "share takes a number, not '1'"),
     ({"sure": "no"}, "sure takes True or False, not 'no'"),
