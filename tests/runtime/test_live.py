@@ -109,7 +109,10 @@ def equal(a: dict, b: dict) -> bool:
 def hooks(pipe) -> int:
     parts = (pipe.unet, pipe.text_encoder)
     return sum(
-        len(item._forward_hooks) + len(item._forward_pre_hooks) + len(item._state_dict_pre_hooks)
+        len(item._forward_hooks)
+        + len(item._forward_pre_hooks)
+        + len(item._state_dict_pre_hooks)
+        + len(item._load_state_dict_post_hooks)
         for part in parts
         for item in part.modules()
     )
@@ -118,7 +121,7 @@ def hooks(pipe) -> int:
 def clean(pipe) -> bool:
     """Nothing of ours is left on the pipeline or its parts."""
     odd = [name for item in (pipe, pipe.unet, pipe.text_encoder) for name in vars(item) if "erase" in name]
-    own = ("save_pretrained", "fuse_lora", "unfuse_lora", "load_lora_weights", "load_lora_adapter")
+    own = ("save_pretrained", "fuse_lora", "unfuse_lora", "load_lora_weights", "load_lora_adapter", "load_adapter")
     odd += [name for item in (pipe, pipe.unet, pipe.text_encoder) for name in own if name in vars(item)]
     odd += [name for name, item in pipe.unet.named_parameters() if hasattr(item, "_erase_original")]
     return not odd and not hooks(pipe) and ep.applied(pipe) == []
@@ -760,6 +763,7 @@ def test_what_peft_itself_loads_beside_the_edit_is_refused(pipe, artifact, other
     assert list(getattr(pipe.unet, "peft_config", {})) == ["kept"] * kept
     assert picture(pipe).equal(seen)
     handle.remove()
+    assert clean(pipe)
     assert picture(pipe).equal(base)
     PeftModel.from_pretrained(pipe.unet, places[artifact], adapter_name="mine")
     assert not picture(pipe).equal(base)
