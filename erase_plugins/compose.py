@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import combinations
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,7 @@ from erase_plugins.artifacts.gated import is_gated, without
 from erase_plugins.artifacts.lineage import CHAIN, together
 from erase_plugins.artifacts.lowrank import total
 from erase_plugins.artifacts.manifest import Manifest, slug
+from erase_plugins.artifacts.overlap import in_both
 from erase_plugins.artifacts.policy import policies
 from erase_plugins.artifacts.solved import DENOISER, statistics_of
 from erase_plugins.artifacts.statistics import Member, Statistics
@@ -50,14 +52,16 @@ def merge(
         weights: strength of each (mode "sum" only); 1 if None.
         mode: "joint" solves all concepts together (closed-form artifacts of one method and settings), "sum" adds the
             changes, "auto" takes joint where possible.
-        target: base model; needed to sum context maps with other changes.
+        target: base model, loaded or by name; needed to sum context maps with other changes.
 
     Raises:
         RequestError: fewer than two, wrong number of weights, weights with mode joint.
         ArtifactError: a joint solution is impossible; says why.
         BaseMismatch: made for different bases.
     """
-    loaded = [load_artifact(item) for item in artifacts]
+    from erase_plugins.workflow.models import as_target
+
+    loaded, target = [load_artifact(item) for item in artifacts], None if target is None else as_target(target)
     if len(loaded) < 2:
         raise RequestError("merging needs at least two artifacts")
     if mode not in MODES:
@@ -153,13 +157,15 @@ def revoke(
         concepts: texts of erased concepts to bring back.
         forget: as if they had never been erased. By default their rows are kept from now on, so that the remaining
             concepts do not disturb them.
-        target: base model; needed only for files of very many concepts, which keep no single rows.
+        target: base model, loaded or by name; needed only for files of very many concepts, which keep no single rows.
 
     Raises:
         RequestError: no concept was named.
         ArtifactError: no statistics, not a member, or nothing would remain.
     """
-    loaded = load_artifact(artifact)
+    from erase_plugins.workflow.models import as_target
+
+    loaded, target = load_artifact(artifact), None if target is None else as_target(target)
     names = [concepts] if isinstance(concepts, str) else list(concepts)
     if not names:
         raise RequestError("nothing to revoke was named; name at least one erased concept")
@@ -361,6 +367,7 @@ def _summed(
     methods = sorted({str(item.manifest.method["id"]) for item in artifacts})
     entry = {"action": action, "members": [item.name for item in artifacts], "weights": list(factors), "at": now()}
     chain, orphans = together(artifacts)
+    first = replace(first, warnings=(*_counted_twice(artifacts), *first.warnings))
     if orphans:
         note = f"{note}; {', '.join(orphans)} was trained on top of others that are not in it"
     if chain is not None:
@@ -371,6 +378,13 @@ def _summed(
         history=(*first.history, entry),
     )  # fmt: skip
     return Artifact(manifest, edit)
+
+
+def _counted_twice(artifacts: Sequence[Artifact]) -> Iterator[str]:
+    """What a sum holds twice, though it was meant once."""
+    for first, second in combinations(artifacts, 2):
+        if set(first.manifest.erased) & set(second.manifest.erased) and (both := in_both(first, second)):
+            yield f"'{first.name}' and '{second.name}' both hold {', '.join(both)}, which counts twice in their sum"
 
 
 def merged_name(concepts: Sequence[Concept]) -> str:

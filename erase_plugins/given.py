@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import reprlib
+import threading
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
@@ -94,6 +95,9 @@ def _fitting(value: Any, kind: Any) -> Any:
         return _list(value, get_args(kind))
     if get_origin(kind) in (Mapping, dict):
         return value if isinstance(value, Mapping) and all(isinstance(key, str) for key in value) else _NOT
+    if kind is threading.Event:
+        made = not isinstance(value, type) and callable(getattr(value, "is_set", None))  # also one of processes
+        return value if made else _NOT
     ours = isinstance(kind, type) and kind.__module__.startswith(__package__)
     return value if not ours or isinstance(value, kind) else _NOT
 
@@ -123,6 +127,8 @@ def _words(kind: Any) -> str:
             said.append(f"a list of {_words(get_args(item)[0]).removeprefix('a ')}")
         elif get_origin(item) in (Mapping, dict):
             said.append("values by name")
+        elif item is threading.Event:
+            said.append("a threading.Event")
         elif item is not Any:
             said.append(getattr(item, "__name__", str(item)))
     return " or ".join(said)

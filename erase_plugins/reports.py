@@ -61,7 +61,8 @@ class EvalReport(Record):
     """Result of an evaluation suite. Rates are shares in 0..1; ``rows`` hold one metric for one subject each.
 
     A suite fills ``attachments``; whoever runs it writes them and notes them in ``files`` (key to file name) and
-    ``attached`` (file name to title and SHA-256). ``weights`` tells what was measured (`artifacts.lineage.marks`).
+    ``attached`` (file name to title and SHA-256); what could not be written stays in ``attachments``. ``weights`` tells
+    what was measured (`artifacts.lineage.marks`).
     """
 
     suite: str

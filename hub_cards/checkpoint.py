@@ -70,7 +70,7 @@ def push_merged(
     def write(kept: Kept) -> str:
         return merged_card(loaded, strength, repo, needed(base, how.license or kept.licence))
 
-    with tempfile.TemporaryDirectory(prefix="erase-merged-") as name:
+    with tempfile.TemporaryDirectory(prefix="erase-plugins-merged-") as name:
         folder = Path(name) / "model"
         fuse_checkpoint(loaded, source.folder, folder, strength, any_base=any_base)
         files = [PushFile(path.relative_to(folder).as_posix(), path) for path in chosen_files(folder, shard_bytes)]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import gc
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -21,14 +19,22 @@ os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 # as commands set it while tests run: preloaded.py would see another environment from then on
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-# workers and other child processes share it; the user's own stays as it is
-if "PYTEST_XDIST_WORKER" not in os.environ:
-    os.environ["ERASE_PLUGINS_CACHE"] = tempfile.mkdtemp(prefix="erase-plugins-cache-")
-    atexit.register(shutil.rmtree, os.environ["ERASE_PLUGINS_CACHE"], ignore_errors=True)
 
 #: objects that a full collection may walk through
 _MANY = 100_000
 GOLDEN = Path(__file__).parent / "golden" / "data"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """A cache of this run, which workers and other child processes share; the user's own stays as it is.
+
+    It lies where pytest itself looks for what killed runs left behind.
+    """
+    if not hasattr(config, "workerinput"):
+        place = config._tmp_path_factory.getbasetemp() / "erase-plugins-cache"  # type: ignore[attr-defined]
+        os.environ["ERASE_PLUGINS_CACHE"] = str(place)
+        config.add_cleanup(lambda: shutil.rmtree(place, ignore_errors=True))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -105,6 +105,15 @@ def test_weighted_sum_and_its_limits(made) -> None:
         ep.merge([made["dog"]])
 
 
+def test_a_sum_says_what_counts_twice_in_it(made) -> None:
+    summed = ep.merge([made["dog"], made["both"]], mode="sum")
+    assert summed.manifest.warnings == (
+        "'erase_dog' and 'erase_pizza_dog' both hold 'dog', which counts twice in their sum",
+    )
+    assert not ep.merge([made["dog"], made["pizza"]], mode="sum").manifest.warnings
+    assert not ep.merge([made["dog"], made["both"]]).manifest.warnings
+
+
 def test_different_solver_settings_are_summed_with_a_note_or_refused(made, pocket_target) -> None:
     other = ep.erase(pocket_target, "car", options={**FAST, "lam": 0.9})
     with pytest.raises(ArtifactError, match="solver"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,24 +22,28 @@ from erase_plugins.types import Concept, EraseRequest
 def called(
     words: Sequence[str | Concept] = (), name: str | None = None, place: str | Path = "", count: int = 0,
     share: float = 1.0, sure: bool = False, options: Mapping[str, int] | None = None, other: Unknown = None,  # noqa: F821
+    stop: threading.Event | None = None, sizes: Sequence[int] = (),
     **more: int,
 ):  # fmt: skip
-    return words, name, place, count, share, sure, options, other, more
+    return words, name, place, count, share, sure, options, other, stop, sizes, more
 
 
 @pytest.mark.parametrize(("given", "said"), [
     ({"words": "dog"}, r"words takes a list of text or ForgetItem, not 'dog'; put it into \[ \]"),
-    ({"words": b"dog"}, "words takes a list of text or ForgetItem, not b'dog'"),
+    ({"words": b"dog"}, "words takes a list of text or ForgetItem, not b'dog'$"),
+    ({"sizes": b"12"}, "sizes takes a list of whole number, not b'12'$"),
     ({"words": None}, "words takes a list of text or ForgetItem, not None"),
-    ({"words": ["dog", 3]}, r"words takes a list of text or ForgetItem, not \['dog', 3\]"),
+    ({"words": ["dog", 3]}, r"words takes a list of text or ForgetItem, not \['dog', 3\]$"),
     ({"words": {"dog": 1}}, "words takes"),
     ({"name": Path("dog")}, "name takes text or None, not PosixPath"),
-    ({"place": 3}, "place takes text or a path, not 3"),
+    ({"place": 3}, "place takes text or a path, not 3$"),
     ({"count": 1.5}, "count takes a whole number, not 1.5"),
     ({"share": "1"}, "share takes a number, not '1'"),
     ({"sure": "no"}, "sure takes True or False, not 'no'"),
     ({"options": {3: 4}}, "options takes values by name or None, not {3: 4}"),
     ({"options": [1]}, "options takes"),
+    ({"stop": True}, "stop takes a threading.Event or None, not True"),
+    ({"stop": threading.Event}, "stop takes"),
 ])  # fmt: skip
 def test_what_is_of_another_kind_is_refused_by_its_name(given, said):
     with pytest.raises(RequestError, match=f"^{said}"):
@@ -51,6 +57,8 @@ def test_what_fits_comes_as_it_is():
     assert called(item for item in "ab")[0] == ("a", "b")
     assert called(place=Path("a"), count=numpy.int64(3), share=2, other=object)[2:5] == (Path("a"), 3, 2)
     assert called(options={"a": 1}, more="anything")[-1] == {"more": "anything"}
+    for event in (threading.Event(), multiprocessing.Event()):
+        assert called(stop=event)[8] is event
     assert called(name=torch.float16, place=torch.device("cuda:1"))[1:3] == ("float16", "cuda:1")
 
 
@@ -78,6 +86,8 @@ def test_unknown_arguments_are_told_as_python_tells_them():
     (lambda: ep.auto("pocket", None), "concept"),
     (lambda: ep.auto("pocket", "owl", keep="dog"), "keep"),
     (lambda: ep.clean_lora(3, "owl"), "lora"),
+    (lambda: ep.erase("pocket", "owl", cancel=True), "cancel"),
+    (lambda: ep.erase("pocket", "owl", cancel=threading.Event), "cancel"),
     (lambda: ep.push("a", 3), "repo"),
     (lambda: ep.pull(3), "spec"),
     (lambda: ep.search(3), "query"),

@@ -62,6 +62,23 @@ is_hash, is_time, is_name = matches(_HASH), matches(_TIME), matches(_NAME)
 COMMON: dict[str, Check] = {"seq": count, "time": is_time, "prev": is_hash, "hash": is_hash}
 
 
+#: behind what a later version may have written, or somebody else
+NEWER = "; a newer erase-plugins may know it: update and check again, since this one can neither confirm nor refute it"
+
+
+def check_schema(what: str, schema: Any, known: int) -> None:
+    """Refuses what a later version made, before anything in it looks like a forgery.
+
+    Raises:
+        CorruptArtifact: says that it cannot be checked here.
+    """
+    if type(schema) is int and schema > known:
+        raise CorruptArtifact(
+            f"{what} has schema {schema}, this version reads up to {known}: a newer erase-plugins made it; update and "
+            "check again, since this one can neither confirm nor refute it"
+        )
+
+
 def check_fields(entry: Mapping[str, Any], number: int, events: Mapping[str, Mapping[str, Check]]) -> str:
     """The event of a line, if its fields are exactly those of that event and each is of its kind.
 
@@ -75,13 +92,16 @@ def check_fields(entry: Mapping[str, Any], number: int, events: Mapping[str, Map
     """
     event = entry.get("event")
     if not isinstance(event, str) or event not in events:
-        raise CorruptArtifact(f"line {number} of the ledger: unknown event {str(event)[:40]!r}")
+        raise CorruptArtifact(f"line {number} of the ledger: unknown event {str(event)[:40]!r}{NEWER}")
     fields = {**COMMON, **events[event]}
     odd = sorted((set(entry) - {"event"}) ^ set(fields))
     if odd:
-        what = "lacks" if odd[0] in fields else "has an unknown field"
-        raise CorruptArtifact(f"line {number} of the ledger {what} '{odd[0][:40]}'")
+        what, more = ("lacks", "") if odd[0] in fields else ("has an unknown field", NEWER)
+        raise CorruptArtifact(f"line {number} of the ledger {what} '{odd[0][:40]}'{more}")
     for name, fits in fields.items():
         if not fits(entry[name]):
-            raise CorruptArtifact(f"line {number} of the ledger: '{name}' of {event} is {str(entry[name])[:40]!r}")
+            more = NEWER if name == "schema" else ""
+            raise CorruptArtifact(
+                f"line {number} of the ledger: '{name}' of {event} is {str(entry[name])[:40]!r}{more}"
+            )
     return event

@@ -130,9 +130,15 @@ class Fingerprint:
         else:
             return Comparison("structure", 0, len(mine))
         unread = np.isnan(mine) | np.isnan(theirs)
-        far = ~unread & ~(np.abs(mine - theirs) <= _ABSOLUTE + _RELATIVE * np.abs(mine))
-        changed = int(far.sum())
+        changed = int((~unread & far(mine, theirs)).sum())
         return Comparison("weights" if changed else "same", changed, len(mine), int(unread.sum()))
+
+
+def far(mine: Any, theirs: Any) -> Any:
+    """Whether a value, or each of several, is another one and not a cast of the first."""
+    import numpy as np
+
+    return np.logical_not(np.abs(mine - theirs) <= _ABSOLUTE + _RELATIVE * np.abs(mine))
 
 
 def _cut(keys: bytes) -> list[bytes]:

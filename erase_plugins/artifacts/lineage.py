@@ -1,8 +1,8 @@
 """Artifacts that go on where others ended: which ones they need, and whether those are there.
 
 Deltas add up, so a chain keeps one file per task. What was trained on top of others means something only together with
-them: the manifest's ``extra["chain"]`` holds ``task`` (from 0), ``needs``, the hashes of all edits below it, and, of
-several merged into one, ``holds``, theirs. Who reads a LoRA file without its manifest is told nothing of that.
+them: the manifest's ``extra["chain"]`` holds ``task`` (from 0), ``needs``, the hashes of all edits below it, and, of a
+sum of several, ``holds``, theirs. Who reads a LoRA file without its manifest is told nothing of that.
 """
 
 from __future__ import annotations
@@ -74,7 +74,12 @@ def task_of(manifest: Manifest) -> int:
 
 def holds(artifact: Artifact) -> tuple[str, ...]:
     """Hashes of the edits that an artifact consists of."""
-    return _hashes(artifact.manifest, "holds") or (edit_hash(artifact.edit),)
+    return parts(artifact.manifest) or (edit_hash(artifact.edit),)
+
+
+def parts(manifest: Manifest) -> tuple[str, ...]:
+    """Hashes of the edits that a sum was made of; empty for what is none."""
+    return _hashes(manifest, "holds")
 
 
 def missing(artifact: Artifact, others: Iterable[Artifact]) -> tuple[str, ...]:
@@ -93,8 +98,13 @@ def follows(below: Sequence[Artifact]) -> dict[str, Any]:
 
 
 def together(artifacts: Sequence[Artifact]) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
-    """``extra["chain"]`` of several merged into one, and the names of those whose own parents are not among them."""
-    if not any(CHAIN in item.manifest.extra for item in artifacts):
+    """``extra["chain"]`` of the sum of several, and the names of those whose own parents are not among them.
+
+    Gated memories stay apart in a sum and can be taken out of it again, so there is none of those.
+    """
+    from erase_plugins.artifacts.gated import is_gated
+
+    if all(CHAIN not in item.manifest.extra and is_gated(item.edit) for item in artifacts):
         return None, ()
     orphans = [item for item in artifacts if missing(item, artifacts)]
     inside = [part for item in artifacts for part in holds(item)]

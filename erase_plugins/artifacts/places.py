@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.manifest import FILENAME, check_name
-from erase_plugins.data import LITTER
+from erase_plugins.data_sources import LITTER
 from erase_plugins.errors import ArtifactError, CorruptArtifact
 from erase_plugins.hints import ANOTHER_OUT, Hint, Sentence
 from erase_plugins.plain_text import some

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from erase_plugins.cli.command import (
+    all_written,
     declare,
     dry_run_option,
     force_option,
@@ -118,6 +119,7 @@ def command(
         say(f"  {text}")
     for key, file in report.files.items():
         say(f"{key}: {folder / file}")
+    all_written(report)
 
 
 def _is_attack(word: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from erase_plugins.errors import RequestError
+from erase_plugins.errors import EraseError, RequestError
 from erase_plugins.families.loading import AUTO, DTYPES
 
 
@@ -199,6 +199,17 @@ def existing(path: str, what: str = "artifact") -> Path:
     close = get_close_matches(place.name, around, n=1)
     meant = f"; did you mean '{close[0]}'?" if close else "."
     raise RequestError(f"no {what} at '{place.name}'{meant} Give an artifact folder or a .safetensors file")
+
+
+def all_written(report: Any) -> None:
+    """Ends a command that measured everything and could not write all of it with an error.
+
+    Raises:
+        EraseError: names the files.
+    """
+    if report.attachments:
+        names = ", ".join(item.name for item in report.attachments)
+        raise EraseError(f"{names} could not be written, see above; the numbers are in {report.files['report']}")
 
 
 def check_output(

@@ -30,6 +30,10 @@ PACKAGES = {
 }  # fmt: skip
 #: how the Hub's client names a file that is coming, and after how many minutes of silence it is left over
 _UNFINISHED, _STALE = "*.incomplete", 60
+#: how our programs name folders that go when they end, and after how many days of silence one was killed
+_PASSING, _DAYS = "erase-plugins-*", 2
+#: folders that one command removes
+_MOST = 20
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Line:
 @click.option("--quick", is_flag=True, help="Leave out what needs torch: device and reading our layouts.")
 def command(quick: bool) -> None:
     """Check the installation: versions, plugins, methods, layouts, device."""
-    checks: list[Callable[[], Iterator[Line]]] = [_versions, _plugins, _methods, _extras, _system, _downloads]
+    checks: list[Callable[[], Iterator[Line]]] = [_versions, _plugins, _methods, _extras, _system, _downloads, _passing]
     if not quick:
         checks += [_device, _layouts]
     lines: list[Line] = []
@@ -179,6 +183,33 @@ def _downloads() -> Iterator[Line]:
         )  # fmt: skip
 
 
+def _passing() -> Iterator[Line]:
+    """What killed programs of ours left among temporary files; in the folder of a running one files change."""
+    root, then = Path(tempfile.gettempdir()), time.time() - 86400 * _DAYS
+    left = {}
+    for folder in sorted(root.glob(_PASSING)):
+        facts = [part.lstat() for part in _parts(folder)]
+        if facts and all(item.st_mtime < then for item in facts):
+            left[folder] = sum(item.st_size for item in facts)
+    if left:
+        gone = " ".join(shlex.quote(str(folder)) for folder in list(left)[:_MOST])
+        yield Line(
+            "leftovers", "info",
+            f"{len(left)} folders that killed programs left in {root}, {human_bytes(sum(left.values()))}",
+            f"delete {gone}" if platform.system() == "Windows" else f"rm -r {gone}",
+        )  # fmt: skip
+
+
+def _parts(folder: Path) -> list[Path]:
+    """A folder of this user with all that is in it; empty for what is somebody else's, or no folder."""
+    import os
+
+    owner = getattr(os, "getuid", lambda: None)()
+    if not folder.is_dir() or folder.is_symlink() or (owner is not None and folder.lstat().st_uid != owner):
+        return []
+    return [folder, *folder.rglob("*")]
+
+
 def _long_paths() -> bool:
     try:
         import winreg
@@ -229,7 +260,7 @@ def _layouts() -> Iterator[Line]:
         for ref in target.modules("cross_kv")
     }  # fmt: skip
     edit = Edit(target.family.id, {target.family.denoiser: deltas})
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="erase-plugins-doctor-") as folder:
         for entry in get_manager().layouts():
             layout = entry.item
             path = Path(folder) / layout.id / layout.filename("doctor", target.family)

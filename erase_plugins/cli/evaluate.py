@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from erase_plugins.cli.command import (
+    all_written,
     declare,
     dry_run_option,
     existing,
@@ -54,11 +55,14 @@ def command(
     from erase_plugins.errors import RequestError
     from erase_plugins.evaluation.attachments import output_names
     from erase_plugins.evaluation.context import REPORT, needs_judge, needs_subject, suite_options
+    from erase_plugins.extras import require
     from erase_plugins.manager import get_manager
+    from erase_plugins.needs import packages_of
     from erase_plugins.workflow.models import find_model
 
     runner = get_manager().evaluator(suite, "suite")
     options = suite_options(runner, parse_settings(settings))
+    require(packages_of(runner), f"suite {suite}")
     if not needs_subject(runner):
         _alone(runner, options, Path(out), seed, device, dry_run, force)
         return
@@ -104,6 +108,7 @@ def command(
         say(f"  {text}")
     for name, file in report.files.items():
         say(f"{name}: {folder / file}")
+    all_written(report)
 
 
 #: options of this command that say something about a model, by the name of their parameter
@@ -116,15 +121,12 @@ def _alone(suite: Any, options: dict[str, Any], out: Path, seed: int, device: st
 
     from erase_plugins.errors import RequestError
     from erase_plugins.evaluation.context import run_alone
-    from erase_plugins.extras import require
-    from erase_plugins.needs import packages_of
 
     ctx = click.get_current_context()
     given = [name for name in _ABOUT_A_MODEL if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
     if given:
         names = ", ".join("ARTIFACT" if name == "artifacts" else f"--{name.replace('_', '-')}" for name in given)
         raise RequestError(f"suite {suite.id} measures no model; leave out {names}")
-    require(packages_of(suite), f"suite {suite.id}")
     if dry_run:
         say(f"would run suite {suite.id} with {options or 'no options'}; it needs no model")
         emit({"schema": 1, "dry_run": True, "suite": suite.id, "options": options})
@@ -138,6 +140,7 @@ def _alone(suite: Any, options: dict[str, Any], out: Path, seed: int, device: st
         say(f"  {text}")
     for name, file in report.files.items():
         say(f"{name}: {out / file}")
+    all_written(report)
 
 
 def tells_quality(report: Any, artifact: Any) -> bool:

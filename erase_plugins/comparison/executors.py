@@ -44,7 +44,7 @@ def work(
     from erase_plugins.workflow.models import load_pipeline  # what it is after the preparation
 
     shared = Path(folder).is_dir()
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(prefix="erase-plugins-cells-") as scratch:
         root = Path(folder) if shared else Path(scratch)
         pipe = None
         for cell in group:

@@ -47,7 +47,7 @@ def closed_form_plan(request: EraseRequest, options: Any, info: TargetInfo) -> E
     rank = min(rows, info.width)
     square = 0 if info.width > WIDE and not recipe.vocabulary else info.width**2  # see `solve.wide_factors`
     solve = 10.0 * square * info.width + 4.0 * square * (rows + own + words * word)
-    seconds = text_seconds(info, own + words * word, other) + solve / rates.solving()
+    seconds = text_seconds(info, own + words * word, request.device, other) + solve / rates.solving()
     outputs = sum(ref.shape[0] for ref in refs)
     warnings = []
     directions = directions_of(request, recipe, info)
@@ -145,7 +145,7 @@ def gated_plan(
     values = options.memory * sum(ref.shape[0] + info.width for ref in refs) + info.width
     return replace(
         plan,
-        seconds=round((plan.seconds or 0.0) + gates_seconds(info, count, options.gate_words), 3),
+        seconds=round((plan.seconds or 0.0) + gates_seconds(info, count, options.gate_words, request.device), 3),
         file_bytes=4 * count * values,
         warnings=(*alone.warnings, *said),
         produces=(STAND_IN,),
@@ -153,23 +153,24 @@ def gated_plan(
     )
 
 
-def gates_seconds(info: TargetInfo, concepts: int, words: int) -> float:
+def gates_seconds(info: TargetInfo, concepts: int, words: int, device: str) -> float:
     """Time that gates of so many concepts take: phrasings of the words once, of each concept besides."""
     from erase_plugins.engine.gating import phrasings
 
-    return text_seconds(info, info.tokens * phrasings(info, concepts, words))
+    return text_seconds(info, info.tokens * phrasings(info, concepts, words), device)
 
 
-def text_seconds(info: TargetInfo, rows: float, other: int = 0) -> float:
+def text_seconds(info: TargetInfo, rows: float, device: str, other: int = 0) -> float:
     """Time that text encoders take for so many rows of prompts.
 
     Args:
         info: model.
         rows: of all prompts together.
+        device: where they are encoded; whatever is solved is solved by the processor.
         other: weights that prompts go through besides linear layers of the text encoders.
     """
     refs = [ref for ref in info.refs if ref.component != info.family.denoiser and ref.kind == "linear"]
-    return 2.0 * (sum(prod(ref.shape) for ref in refs) + other) * rows / rates.layer(rates.width_of(refs))
+    return 2.0 * (sum(prod(ref.shape) for ref in refs) + other) * rows / rates.layer(rates.width_of(refs), device)
 
 
 def guard_plan(
@@ -183,7 +184,7 @@ def guard_plan(
         options=as_dict(options),
         modules=tuple(f"{ref.component}.{ref.path}" for ref in refs),
         steps=1,
-        seconds=round(text_seconds(info, encoded), 3),
+        seconds=round(text_seconds(info, encoded, request.device), 3),
         memory_bytes=4 * (values + encoded * info.width),
         file_bytes=4 * values,
         notes=(

@@ -24,6 +24,8 @@ from erase_plugins.engine import disk_cache
 if TYPE_CHECKING:
     from erase_plugins.families.model import ModuleRef
 
+#: cautious throughput of accelerators in operations a second, by device type; nothing is measured there
+_ACCELERATORS = {"cuda": 3e13, "mps": 2e12}
 #: operations of one measured pass, about, prompts of 32 rows at least, and the largest width that is measured
 _WORK, _FEWEST, _WIDTH = 1.5e9, 4, 1024
 #: the same of a block with convolutions, whose attention is square in the positions
@@ -39,9 +41,14 @@ def width_of(refs: Iterable[ModuleRef]) -> int:
     return median_low([ref.shape[0] for ref in refs] or [_SIDE])
 
 
-def layer(width: int) -> float:
+def of_accelerator(device: str) -> float | None:
+    """Operations a second of an accelerator; None for a processor and what is not known."""
+    return _ACCELERATORS.get(device.split(":")[0])
+
+
+def layer(width: int, device: str = "cpu") -> float:
     """Operations a second through layers of a transformer, as text encoders and language models have them."""
-    return _kept("layer", min(max(width, 8), _WIDTH))
+    return of_accelerator(device) or _kept("layer", min(max(width, 8), _WIDTH))
 
 
 def block(width: int, positions: int, batch: int, precision: str, convolved: bool, trained: bool) -> float:

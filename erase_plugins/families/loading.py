@@ -23,6 +23,20 @@ def is_accelerator(device: str) -> bool:
     return device.split(":")[0] in ACCELERATORS
 
 
+def check_device(device: str) -> None:
+    """Refuses what names no device; whether it is there is seen when something is loaded on it.
+
+    Raises:
+        RequestError: no device of torch's.
+    """
+    import torch
+
+    try:
+        torch.device(device)
+    except RuntimeError as error:
+        raise RequestError(f"'{device}' is no device; give cpu, cuda, cuda:1, mps ...") from error
+
+
 def open_diffusers(name: str, source: Source, dtype: str, device: str) -> Any:
     """A pipeline of a diffusers class by its name; off its safety checker and progress bar."""
     import diffusers

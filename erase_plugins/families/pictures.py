@@ -29,11 +29,14 @@ def opened(picture: Any, where: str = "") -> Image.Image:
         with Image.open(picture) as file:
             return _plain(file)
     except Image.DecompressionBombError as error:
-        raise RequestError(
-            f"{where}{Path(str(picture)).name} has more pixels than can be opened safely; make it smaller"
-        ) from error
+        raise too_large(f"{where}{Path(str(picture)).name}") from error
     except (OSError, SyntaxError, ValueError, AttributeError, TypeError) as error:
         raise RequestError(f"{where}{Path(str(picture)).name} is no readable picture; take it out") from error
+
+
+def too_large(what: str) -> RequestError:
+    """What is said of a picture with more pixels than Pillow opens."""
+    return RequestError(f"{what} has more pixels than can be opened safely; make it smaller")
 
 
 def _plain(picture: Image.Image) -> Image.Image:

@@ -191,7 +191,7 @@ def private(place: str | None) -> Iterator[Path]:
     if place is not None:
         yield Path(place)
         return
-    with tempfile.TemporaryDirectory(prefix="records-") as folder:
+    with tempfile.TemporaryDirectory(prefix="erase-plugins-records-") as folder:
         yield Path(folder) / "head"
 
 

@@ -22,7 +22,8 @@ It is fast, and nobody has attacked it: do not take it for robust.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.errors import RequestError
@@ -33,6 +34,9 @@ from erase_plugins.training.baseline import Solved, SolvedOptions, flat_gradient
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from erase_plugins.families.base import ModelSpec
+    from erase_plugins.types import EditPlan, EraseRequest
 
 #: |cos| above which a layer cannot forget without losing the rest
 _SAME = 0.9
@@ -58,6 +62,11 @@ class SLUG(Solved):
     kinds = frozenset({"class", "object", "person"})
     Options = SLUGOptions
     contract_options: ClassVar[dict[str, Any]] = {"looks": 4, "left": 1.0}
+
+    def plan(self, request: EraseRequest, info: ModelSpec) -> EditPlan:
+        """The plan; the file holds one matrix, at most the largest."""
+        plan = super().plan(request, info)
+        return replace(plan, file_bytes=4 * max(prod(ref.shape) for ref in info.refs))
 
     def solve(self, run: TrainingRun) -> Mapping[str, Tensor]:
         import torch

@@ -249,7 +249,7 @@ class Studio:
 
         if not self.settings.local:
             raise RequestError("this page publishes nothing")
-        with tempfile.TemporaryDirectory() as place:
+        with tempfile.TemporaryDirectory(prefix="erase-plugins-page-") as place:
             made = self.save(f"{place}/made", concept, becomes, model)
             found: dict[str, EvalReport | AttackReport] = {REPORT: report} if report is not None else {}
             found |= {record_name(attacked.attack): attacked} if attacked is not None else {}

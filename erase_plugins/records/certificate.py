@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts import chain
+from erase_plugins.artifacts.chain_fields import check_schema
 from erase_plugins.artifacts.strict_json import parse
 from erase_plugins.errors import ArtifactError, CorruptArtifact
 from erase_plugins.records import accountant
@@ -191,6 +192,7 @@ def read_certificate(path: Path) -> dict[str, Any]:
 
 
 def _same(claimed: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    check_schema("the certificate", claimed.get("schema"), SCHEMA)
     if claimed["ledger"] != found["ledger"]:
         raise CorruptArtifact(
             f"the certificate is of a ledger with {claimed['ledger'].get('lines')} lines ending in "

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.chain import START, linked
+from erase_plugins.artifacts.chain_fields import check_schema
 from erase_plugins.artifacts.strict_json import parse
 from erase_plugins.errors import CorruptArtifact
 from erase_plugins.requests.case import Case, Ledger, problem_of
@@ -19,7 +20,9 @@ from erase_plugins.requests.events import check_shape
 
 CERTIFICATE = "certificate.json"
 KIND = "erase-plugins request certificate"
-#: of new certificates; what was handed out before is still checked, sentence by sentence, in the words of its own
+#: of new certificates: one higher with every new sentence, field or kind of line, so that older versions say that they
+#: are older and call nothing a forgery; what was handed out before is still checked, sentence by sentence, in the words
+#: of its own
 SCHEMA, SCHEMAS = 3, (1, 2, 3)
 #: what no certificate of ours says, in the words in which it does not
 NOT_CLAIMED = (
@@ -177,6 +180,7 @@ def verify(place: Path, head: str | None = None) -> dict[str, Any]:
     file = place / CERTIFICATE if place.is_dir() else place
     try:
         data = parse(file.read_text(encoding="utf-8"))
+        check_schema("the certificate", data["schema"], SCHEMA)
         lines, links = data["lines"], data["links"]
         ledger = Ledger({"ledger": data["ledger"]["id"], "version": data["version"]})
         ledger.entries = [{"hash": digest} for digest in links]

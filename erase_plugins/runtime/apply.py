@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -21,6 +22,7 @@ from erase_plugins.families.hosts import part_of
 from erase_plugins.hints import stored
 from erase_plugins.runtime import addons
 from erase_plugins.runtime.context import ActiveMap, attach_map, detach_map
+from erase_plugins.runtime.fused import refuse_fused
 from erase_plugins.runtime.guard import (
     check_base,
     check_compiled,
@@ -211,13 +213,24 @@ def apply_to(
     check_settings(strength, mode)
     with LOCK:
         check_compiled(target.host)
-        notes = check_base(artifact.manifest, target, any_base, artifact.edit)
+        with target.held():  # both read the fingerprint
+            _refuse_fused(artifact, target)
+            notes = check_base(artifact.manifest, target, any_base, artifact.edit)
         check_parents(artifact, [handle.artifact for handle in applied(target.host)], any_base)
         handle = attach_edit(target.host, target, artifact, strength, mode)
         handle.warnings += notes
         if policies(artifact.manifest):
             _guard(handle, target, guard_key, any_base)
         return handle
+
+
+def _refuse_fused(artifact: Artifact, target: HostedModel) -> None:
+    for component in context_maps(artifact.edit) if artifact.manifest.family == target.family.id else ():
+        refs = [ref for ref in target.readers() if ref.component == component]
+        live = target.fingerprint().get(component)
+        if live is not None:
+            weights = {ref.weight: partial(target.base_weight, ref) for ref in refs}
+            refuse_fused(artifact, component, live, weights, {ref.weight: target.columns(ref) for ref in refs})
 
 
 def _guard(handle: Applied, target: HostedModel, key: bytes, any_base: bool) -> None:
@@ -302,7 +315,7 @@ def attach_edit(pipe: Any, target: HostedModel, artifact: Artifact, strength: fl
 def _refuse_twice(handle: Applied, name: str, module: nn.Module) -> None:
     ledger = getattr(module, LEDGER, None)
     if ledger is not None:
-        refuse_twice(handle.artifact.name, handle.artifact.edit, [ledger])
+        refuse_twice(handle.artifact, [ledger])
         ledger.check(f"'{handle.artifact.name}' cannot be applied above another edit")
     if getattr(module, "peft_config", None):
         refuse_twin(handle.artifact.name, handle.weights, name, module)

@@ -22,6 +22,7 @@ from erase_plugins.artifacts.places import FILE
 from erase_plugins.artifacts.tensors import TensorFile, all_finite, header_bytes, tensor_bytes, write_whole
 from erase_plugins.errors import BaseMismatch, RequestError, Unsupported
 from erase_plugins.hints import ANOTHER_OUT, ANY_BASE, Sentence
+from erase_plugins.runtime.fused import refuse_fused
 
 #: header key of a fused file
 FUSED_KEY = "erase_plugins.fused"
@@ -194,7 +195,9 @@ def check_files(artifact: Artifact, slots: Mapping[str, Mapping[str, list[Slot]]
             expected = Fingerprint.from_dict(stored[component])
             names = {*changed, *(projections(group) if CONTEXT in changed else ())}
             facts = {name: (found[0].shape, found[0].middle()) for name, found in group.items()}
-            result = expected.compare(fingerprint_of(facts), names)
+            live = fingerprint_of(facts)
+            refuse_fused(artifact, component, live, {name: group[name][0].read for name in projections(group)})
+            result = expected.compare(live, names)
             if result.verdict == "same" or (result.verdict == "weights" and any_base):
                 continue
             hint = Sentence("; ", ANY_BASE, " to use it on a fine-tune") if result.verdict == "weights" else ""

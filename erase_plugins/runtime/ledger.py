@@ -27,7 +27,7 @@ from erase_plugins.families.hosts import parts_of
 from erase_plugins.runtime.addons import Attached
 from erase_plugins.runtime.integrity import check_records, copy_fused, fused_projections
 from erase_plugins.runtime.patcher import LOCK, Patch, Record
-from erase_plugins.runtime.twice import mark, refuse_twin_adapters
+from erase_plugins.runtime.twice import mark, refuse_twin_adapters, refuse_twin_state
 
 
 class Handle(Protocol):
@@ -64,6 +64,7 @@ class Ledger:
         self.copied: tuple[tuple[str, Any], ...] = ()
         self._pipes: list[weakref.ref[Any]] = []
         self._hooks: list[Any] = []
+        self._filled: Any = None
         self.busy = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -117,6 +118,7 @@ class Ledger:
         """Notes an edit and watches component and pipeline from now on."""
         if not self.handles:
             _watch(self.module, _OF_COMPONENT)
+            self._filled = self.module.register_load_state_dict_post_hook(self._loaded)
         self.handles.append(handle)
         _watch(handle.pipe, _OF_PIPELINE)
         self._pipes.append(weakref.ref(handle.pipe))
@@ -137,6 +139,9 @@ class Ledger:
             for hook in self._hooks:
                 hook.remove()
             self._hooks = []
+        if not self.handles and self._filled is not None:
+            self._filled.remove()
+            self._filled = None
         if self.handles or self.copied:
             return
         object.__delattr__(self.module, LEDGER)
@@ -182,6 +187,10 @@ class Ledger:
         hook = getattr(self.module, CONTEXT_HOOK, None)
         for item in (*self.attached, *([hook] if hook else [])):
             item.keep(self.module)
+
+    def _loaded(self, _module: nn.Module, _keys: Any) -> None:
+        if not self.busy:
+            refuse_twin_state(self)  # `PeftModel` calls nothing of the model itself, but fills its layers from here
 
     def _copied(self, module: nn.Module, prefix: str, _keep_vars: bool) -> None:
         if prefix or self.busy or not self.hooked:
@@ -309,6 +318,7 @@ _OF_COMPONENT: Mapping[str, Any] = {
     "fuse_lora": _fusing,
     "unfuse_lora": _fusing,
     "load_lora_adapter": _loading,
+    "load_adapter": _loading,
 }
 _OF_PIPELINE: Mapping[str, Any] = {
     "save_pretrained": _saving,

@@ -1,4 +1,4 @@
-"""The same change must not act twice: applied again, or loaded beside it as a stock LoRA."""
+"""The same change must not act twice: applied again, alone or as part of another, or loaded beside it as a LoRA."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.edit import Edit
 from erase_plugins.artifacts.gated import plain_lora
 from erase_plugins.artifacts.names import canonical
+from erase_plugins.artifacts.overlap import in_both
 from erase_plugins.errors import AlreadyApplied
 from erase_plugins.runtime.patcher import checksum
 
@@ -52,12 +54,13 @@ def _equal(first: Tensor, second: Tensor) -> bool:
     return first.shape == second.shape and first.dtype == second.dtype and torch.equal(first, second.to(first.device))
 
 
-def refuse_twice(name: str, edit: Edit, found: list[Any]) -> None:
-    """Refuses an edit that is in force already.
+def refuse_twice(artifact: Artifact, found: list[Any]) -> None:
+    """Refuses an edit that is in force already, as it is or as part of another, and one that another is part of.
 
     Raises:
-        AlreadyApplied: says how to change its strength.
+        AlreadyApplied: says how to change its strength, or what to take off first.
     """
+    name, edit = artifact.name, artifact.edit
     for ledger in found:
         if (name, mark(edit)) in ledger.copied:
             raise AlreadyApplied(
@@ -69,6 +72,13 @@ def refuse_twice(name: str, edit: Edit, found: list[Any]) -> None:
                 raise AlreadyApplied(
                     f"'{name}' is applied already at strength {handle.strength:g}, to this pipeline or one that shares "
                     f"its {ledger.name}; set the strength of that instead: erase_plugins.applied(pipe) finds its handle"
+                )
+            if both := in_both(artifact, handle.artifact):
+                more = f" and {len(both) - 1} more" if len(both) > 1 else ""
+                raise AlreadyApplied(
+                    f"'{name}' holds {both[0]}{more}, as does '{handle.artifact.name}', which is applied already at "
+                    f"strength {handle.strength:g}; it would act twice: take that off first "
+                    "(erase_plugins.applied(pipe) finds its handle)"
                 )
 
 
@@ -127,14 +137,50 @@ def refuse_twin_adapters(owner: Any, found: list[Any], inner: Callable[[], Any])
             for adapter in twins(handle.weights, ledger.name, ledger.module):
                 if before[id(ledger)].get(adapter) == _adapters(ledger.module)[adapter]:
                     continue
-                owner.delete_adapters(adapter)
-                if not any(before.values()):
-                    _unload(owner)
-                raise AlreadyApplied(
-                    f"this LoRA is '{handle.artifact.name}', which is applied already at strength "
-                    f"{handle.strength:g}; it was not kept: call remove() of that handle first, or leave it at that"
-                )
+                if hasattr(owner, "delete_adapters"):
+                    owner.delete_adapters(adapter)
+                    if not any(before.values()):
+                        _unload(owner)
+                else:
+                    _take_out(ledger.module, adapter)
+                raise _loaded_beside(handle)
     return result
+
+
+def refuse_twin_state(ledger: Any) -> None:
+    """Takes an adapter out again that peft itself has just filled, where it holds a change that is in force already.
+
+    Raises:
+        AlreadyApplied: names the edit.
+    """
+    for handle in ledger.handles:
+        for adapter in twins(handle.weights, ledger.name, ledger.module):
+            _take_out(ledger.module, adapter)
+            raise _loaded_beside(handle)
+
+
+def _loaded_beside(handle: Any) -> AlreadyApplied:
+    return AlreadyApplied(
+        f"this LoRA is '{handle.artifact.name}', which is applied already at strength {handle.strength:g}; it was not "
+        "kept: call remove() of that handle first, or leave it at that"
+    )
+
+
+def _take_out(module: Any, adapter: str) -> None:
+    """Takes an adapter of peft's off a module; layers that have no other are the plain ones again."""
+    for path, layer in list(module.named_modules()):
+        if adapter in getattr(layer, "lora_A", ()):
+            layer.delete_adapter(adapter)
+            if not layer.lora_A:
+                parent, _, name = path.rpartition(".")
+                setattr(module.get_submodule(parent), name, layer.get_base_layer())
+    config = getattr(module, "peft_config", None)
+    if config:
+        config.pop(adapter, None)
+    if config == {}:
+        del module.peft_config
+        if hasattr(type(module), "_hf_peft_config_loaded"):
+            module._hf_peft_config_loaded = False
 
 
 def _unload(owner: Any) -> None:

@@ -18,7 +18,7 @@ from erase_plugins.engine.pools import Rollout
 from erase_plugins.engine.trajectories import States, ask, ask_pair, guided, start_noise
 from erase_plugins.errors import RequestError
 from erase_plugins.families.base import Conditioning, ModuleRef, Target, TargetInfo
-from erase_plugins.families.pictures import opened
+from erase_plugins.families.pictures import opened, too_large
 from erase_plugins.families.schedulers import mixing
 
 #: share of the noise schedule at which attention shows where things are; latents per place of the maps used
@@ -208,9 +208,7 @@ def check_pictures(files: Sequence[str], what: str) -> None:
                 width, height = picture.size
                 picture.verify()
         except Image.DecompressionBombError as error:
-            raise RequestError(
-                f"{what}: '{path.name}' has more pixels than can be opened safely; make it smaller"
-            ) from error
+            raise too_large(f"{what}: '{path.name}'") from error
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
             raise RequestError(f"{what}: '{path.name}' cannot be read as a picture; give PNG or JPEG files") from error
         if min(width, height) < SMALLEST:

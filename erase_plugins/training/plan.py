@@ -13,8 +13,6 @@ from erase_plugins.families.base import ModuleRef, TargetInfo
 from erase_plugins.families.capabilities import TEXT
 from erase_plugins.types import EraseRequest
 
-#: cautious throughput of accelerators in floating point operations per second, by device type; processors are measured
-_FLOPS = {"cuda": 3e13, "mps": 2e12}
 #: samples of a pass that only looks, as most trajectories are made
 _AT_ONCE = 32
 
@@ -68,8 +66,7 @@ def seconds_of(work: float, device: str, refs: Sequence[ModuleRef]) -> float:
     """
     from erase_plugins.engine import rates
 
-    rate = _FLOPS.get(device.split(":")[0])
-    return round(work / (rates.layer(rates.width_of(refs)) if rate is None else rate), 1)
+    return round(work / rates.layer(rates.width_of(refs), device), 1)
 
 
 def computed(options: Any, device: str) -> Any:
@@ -114,7 +111,7 @@ def estimate(
     text = 2.0 * sum(prod(ref.shape) for ref in read) * rows
 
     def passes(work: float, samples: int, trained: bool) -> float:
-        rate = _FLOPS.get(request.device.split(":")[0])
+        rate = rates.of_accelerator(request.device)
         if rate is None and work:
             width = rates.width_of(ref for ref in own if ref.kind == "linear")
             convolved = any(len(ref.shape) == 4 and ref.shape[-1] > 1 for ref in own)

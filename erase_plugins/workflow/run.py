@@ -13,7 +13,7 @@ from erase_plugins.engine.own_preset import with_note, with_preset
 from erase_plugins.engine.runner import check_items, run_method
 from erase_plugins.engine.wording import doubts
 from erase_plugins.errors import RequestError, RunRefused, Unsupported
-from erase_plugins.families.loading import AUTO, is_accelerator
+from erase_plugins.families.loading import AUTO, check_device, is_accelerator
 from erase_plugins.hints import ANOTHER_TO
 from erase_plugins.manager import get_manager
 from erase_plugins.needs import lacks, needs_of
@@ -57,6 +57,7 @@ def make_plan(request: EraseRequest, info: Any = None, layouts: Sequence[str] = 
     """
     manager = get_manager()
     method = manager.method(request.method)
+    check_device(request.device)
     request = replace(request, method=method.id)  # the registered spelling, for everything that is written down
     check_items(request, method, [entry.item for entry in manager.methods()])
     for data in request.data:

@@ -55,7 +55,7 @@ def command(
     quiet_client()
     name = check_repo(repo).split("/")[1]
     context = click.get_current_context()
-    passing = tempfile.TemporaryDirectory(prefix="erase-space-") if local and out is None else nullcontext("")
+    passing = tempfile.TemporaryDirectory(prefix="erase-plugins-space-") if local and out is None else nullcontext("")
     folder = check_output(
         out or Path(context.with_resource(passing), f"{name}-space"), force, kind="space", dry_run=dry_run
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -62,6 +63,18 @@ def test_attack_writes_shows_and_counts(erase, loaded, pizza_folder, tiny, tmp_p
     forced = erase("attack", pizza_folder, "--attack", tiny, "--out", out, "--force", "--json")
     assert (forced.code, forced.data["excess"], forced.data["budget"]) == (0, 0.375, "quick")
     assert forced.data["erased"] == ["pizza"]
+
+
+def test_what_was_found_and_cannot_be_written_ends_it_with_an_error(
+    erase, loaded, pizza_folder, tiny, tmp_path, monkeypatch
+):
+    run = Tiny.run
+    broken = (Attachment("tiny-found.txt", lambda place: 1 / 0),)
+    monkeypatch.setattr(Tiny, "run", lambda self, *given: replace(run(self, *given), attachments=broken))
+    ran = erase("attack", pizza_folder, "--attack", tiny, "--out", tmp_path / "a")
+    assert (ran.code, "came back: 50 %" in ran.out) == (1, True)
+    assert "tiny-found.txt could not be written, see above" in ran.err
+    assert [item.name for item in (tmp_path / "a").iterdir()] == ["attack-tiny-attack.json"]
 
 
 def test_attack_and_model_may_stand_in_front(erase, loaded, pizza_folder, tiny, tmp_path):

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -117,3 +118,27 @@ def test_killed_downloads_are_named_with_the_command_that_removes_them_alone(era
     assert (line["status"], line["text"][:12]) == ("info", "1 unfinished")
     subprocess.run(line["fix"], shell=True, check=True)
     assert sorted(item.name for item in blobs.iterdir()) == ["0b.incomplete", "0c"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the command is for a POSIX shell")
+def test_what_killed_programs_left_is_named_with_the_command_that_removes_it_alone(erase, tmp_path, monkeypatch):
+    place = tmp_path / "a folder"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    assert found(erase("doctor", "--quick", "--json"), "leftovers") == []
+    old = time.time() - 3 * 86400
+    for name, days in (("erase-plugins-a b", 3), ("erase-plugins-c", 3), ("erase-plugins-busy", 0), ("other-d", 3)):
+        (place / name / "inner").mkdir(parents=True)
+        (place / name / "inner" / "picture.png").write_bytes(b"x" * 1000)
+        for part in (*(place / name).rglob("*"), place / name):
+            os.utime(part, (time.time() - 86400 * days,) * 2)
+    for part in (place / "erase-plugins-busy", place / "erase-plugins-busy" / "inner"):
+        os.utime(part, (old, old))  # its picture alone is new
+    (place / "erase-plugins-link").symlink_to(place / "other-d")
+    os.utime(place / "erase-plugins-link", (old, old), follow_symlinks=False)
+    (line,) = found(erase("doctor", "--quick", "--json"), "leftovers")
+    assert (line["status"], line["text"][:9]) == ("info", "2 folders")
+    subprocess.run(line["fix"], shell=True, check=True)
+    left = ["erase-plugins-busy", "erase-plugins-link", "other-d"]
+    assert sorted(item.name for item in place.iterdir()) == left
+    assert (place / "other-d" / "inner" / "picture.png").is_file()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import erase_plugins as ep
-from erase_plugins.engine import disk_cache, rates
+from erase_plugins.engine import disk_cache, estimate, rates
 from erase_plugins.engine.vocabulary import Vocabulary, words_to_encode
 from erase_plugins.workflow.models import find_model, target_of
 
@@ -52,6 +52,17 @@ def test_estimates_are_work_over_rate(method, kinds, monkeypatch):
         monkeypatch.setitem(rates._MEASURED, kind, lambda *_: 1e10)
         assert (ep.plan("pocket", "pizza", method).seconds < before) is (kind in kinds)
     assert ep.plan("pocket", "pizza", method).seconds == pytest.approx(slow / 10, rel=0.05)
+
+
+def test_an_accelerator_is_not_as_slow_as_the_processor(monkeypatch):
+    for name in dict.fromkeys(rates._MEASURED):
+        monkeypatch.setitem(rates._MEASURED, name, lambda *_: 1e9)
+    options = {"uce": {"vocabulary_frames": ("a {}",)}, "oce": {}, "semantic-surgery": {}}
+    for method, asked in options.items():
+        seconds = [ep.plan("pocket", "pizza", method, options=asked, device=name).seconds for name in ("cpu", "cuda:1")]
+        assert seconds[0] > seconds[1] > 0, method
+    text = [estimate.text_seconds(find_model("pocket").info, 1000, name) for name in ("cpu", "cuda", "mps")]
+    assert text[0] == pytest.approx(3e4 * text[1]) == pytest.approx(2e3 * text[2])
 
 
 def test_words_that_are_kept_are_not_counted_again(tiny_sd1):

@@ -15,8 +15,9 @@ from erase_plugins import hookimpl
 from erase_plugins.errors import ArtifactError, MissingExtra, PluginError, RequestError, UnknownName
 from erase_plugins.manager import Manager, get_manager
 from erase_plugins.options import option
-from erase_plugins.types import EvalReport, EvalRow
+from erase_plugins.types import Attachment, EvalReport, EvalRow
 from erase_plugins.workflow import measure
+from tests.cli.conftest import invoke
 
 ALONE = """
 from dataclasses import dataclass
@@ -155,6 +156,20 @@ def test_a_suite_without_subject_runs_without_torch(tmp_path):
     assert "report.json' exists already" in again.stderr
 
 
+def test_a_file_that_cannot_be_written_ends_the_command_with_an_error(tmp_path):
+    def run(self, subject, ctx):
+        attached = Attachment("curve.png", lambda place: 1 / 0)
+        return EvalReport("probe", "none", (EvalRow("m", "s", 0.5, 0.4, 0.6, 9),), attachments=(attached,))
+
+    suite = type("Curve", (Suite,), {"run": run, "needs_subject": False, "attachments": ("curve.png",)})()
+    with registered(suite):
+        ran = invoke("evaluate", "--suite", "probe", "--out", tmp_path / "r")
+    assert (ran.code, "0.5 [0.4..0.6] n=9" in ran.out) == (1, True)
+    assert "curve.png was not written: ZeroDivisionError" in ran.out
+    assert "curve.png could not be written, see above; the numbers are in report.json" in ran.err
+    assert json.loads((tmp_path / "r" / "report.json").read_text())["rows"][0]["value"] == 0.5
+
+
 def test_its_numbers_are_shown_in_their_own_unit_and_without_a_verdict(tmp_path):
     done = command(tmp_path, "evaluate", "--suite", "recall", "--seed", 2, "--out", tmp_path / "r")
     assert "2.2 n=1" in done.stdout
@@ -208,6 +223,17 @@ def test_the_protocol_page_names_what_is_there():
 
     assert "erase_plugins.evaluation.run.Subject" in (Protocol.run.__doc__ or "")
     assert Path(sys.modules["erase_plugins.evaluation.context"].__file__ or "").is_file()
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_the_command_asks_for_packages_before_anything_else(tmp_path, alone, more):
+    suite = Suite()
+    suite.packages, suite.needs_subject = frozenset({"no-such-package"}), not alone
+    with registered(suite):
+        ran = invoke("evaluate", "--suite", "probe", "--out", tmp_path / "r", *more)
+    assert (ran.code, "suite probe needs an optional package" in ran.err) == (4, True)
+    assert not (tmp_path / "r").exists()
 
 
 @pytest.mark.parametrize("alone", [True, False])

@@ -323,7 +323,9 @@ def running(tmp_path_factory):
     env = {
         **os.environ, "PYTHONPATH": str(ROOT), "GRADIO_SERVER_PORT": str(port), "GRADIO_SERVER_NAME": "127.0.0.1",
         "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1",
+        "TMPDIR": str(place / "passing"),
     }  # fmt: skip
+    (place / "passing").mkdir()
     with (place / "log").open("wb") as log:
         process = subprocess.Popen([python, "app.py"], cwd=folder, env=env, stdout=log, stderr=log)
         try:
@@ -342,6 +344,10 @@ def running(tmp_path_factory):
         finally:
             process.terminate()
             process.wait(30)
+    left = [
+        item.name for item in (place / "passing").rglob("*") if item.suffix == ".png" or "erase-plugins" in item.name
+    ]
+    assert not left, "neither pictures nor the unpacked package stay behind the page"
 
 
 def test_a_pair_through_the_running_page(running):

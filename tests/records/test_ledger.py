@@ -238,6 +238,17 @@ def test_a_tampered_ledger_is_found_by_itself(history, tmp_path, kind, name):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["other schema", "unknown event", "unknown field"])
+def test_what_a_newer_version_may_have_written_is_called_that(history, tmp_path, name):
+    with pytest.raises(CorruptArtifact, match=r"a newer erase-plugins .* update and check again"):
+        verify(tampered(history, tmp_path, "forged", name))
+    place = tmp_path / "copy" / CERTIFICATE
+    shutil.copy(history / LEDGER, place.parent)
+    place.write_text(json.dumps({**json.loads(place.read_text()), "schema": 2, "more": 1}))
+    with pytest.raises(CorruptArtifact, match="the certificate has schema 2, this version reads up to 1"):
+        verify(place.parent)
+
+
 @pytest.mark.parametrize("name", REWRITTEN)
 def test_a_ledger_that_was_written_anew_is_found_by_its_certificate_and_by_its_last_hash(history, tmp_path, name):
     out = tampered(history, tmp_path, "rewritten", name)

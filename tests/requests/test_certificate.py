@@ -6,7 +6,7 @@ import pytest
 
 from erase_plugins.errors import CorruptArtifact
 from erase_plugins.requests import decisions
-from erase_plugins.requests.certificate import SCHEMAS, certificate, to_json, verify
+from erase_plugins.requests.certificate import SCHEMA, SCHEMAS, certificate, to_json, verify
 from erase_plugins.requests.intake import receive
 from erase_plugins.requests.store import Desk
 from tests.cli.conftest import erase  # noqa: F401
@@ -74,11 +74,27 @@ def test_certificates_of_every_schema_are_checked_in_their_own_words(tmp_path, s
     assert verify(tmp_path)["says"] == data["says"]
     for changed in (
         {**data, "schema": schema % len(SCHEMAS) + 1},
-        {**data, "schema": 9},
+        {**data, "schema": "9"},
         {**data, "says": data["says"][1:]},
     ):
         (tmp_path / "certificate.json").write_text(to_json(changed))
         with pytest.raises(CorruptArtifact, match="something else about"):
+            verify(tmp_path)
+
+
+def test_what_a_newer_version_made_is_called_newer_and_no_forgery(tmp_path):
+    ledger, case = measured(tmp_path / "desk", [])
+    data = certificate(ledger, case)
+    for newer, told in (
+        (
+            {**data, "schema": SCHEMA + 1, "lines": [{"event": "appealed"}], "more": 1},
+            f"has schema {SCHEMA + 1}, this version reads up to {SCHEMA}: a",
+        ),
+        ({**data, "lines": [*data["lines"][:-1], {**data["lines"][-1], "event": "appealed"}]}, "event 'appealed'; a"),
+        ({**data, "lines": [{**data["lines"][0], "via": "post"}, *data["lines"][1:]]}, "field 'via'; a"),
+    ):
+        (tmp_path / "certificate.json").write_text(to_json(newer))
+        with pytest.raises(CorruptArtifact, match=f"{told}.* newer erase-plugins.*neither confirm nor refute"):
             verify(tmp_path)
 
 

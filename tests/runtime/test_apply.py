@@ -10,7 +10,7 @@ import torch
 
 import erase_plugins as ep
 from erase_plugins.artifacts.edit import AddOn, Dense, Edit, LowRank, Rows
-from erase_plugins.errors import ArtifactError, BaseMismatch, RequestError, Unsupported
+from erase_plugins.errors import AlreadyApplied, ArtifactError, BaseMismatch, RequestError, Unsupported
 from erase_plugins.evaluation.draw import draw
 from erase_plugins.workflow.applying import apply_all
 from erase_plugins.workflow.models import find_model, target_of
@@ -155,6 +155,27 @@ def test_fused_equals_applied_and_stays(pipe, artifact) -> None:
     assert not hasattr(pipe.unet.get_parameter(KEY), "_erase_original")
     with pytest.raises(ArtifactError):
         applied.fuse()
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.65])
+@pytest.mark.parametrize("mode", ["weights", "context"])
+def test_a_map_that_is_in_the_weights_is_taken_off_by_no_strength(pipe, artifact, strength, mode):
+    artifact.apply(pipe, strength).fuse()
+    before = {name: value.clone() for name, value in pipe.unet.named_parameters()}
+    pipe.to(torch.bfloat16).to(torch.float32)
+    for tried in (-strength, 1.0):
+        for any_base in (False, True):
+            with pytest.raises(AlreadyApplied, match="fused into the weights of this unet already: no strength"):
+                artifact.apply(pipe, tried, any_base=any_base, mode=mode)
+    assert all(value.equal(before[name].bfloat16().float()) for name, value in pipe.unet.named_parameters())
+
+
+def test_a_fine_tune_is_not_taken_for_a_fused_model(pipe, artifact):
+    draw = torch.Generator().manual_seed(1)
+    for value in pipe.unet.parameters():
+        value.data += 0.05 * torch.randn(value.shape, generator=draw)
+    for tried in (-1.0, 1.0):
+        artifact.apply(pipe, tried, any_base=True).remove()
 
 
 def test_fusing_below_another_edit_is_refused(pipe, artifact) -> None:

@@ -17,7 +17,7 @@ from erase_plugins.artifacts.edit import CONTEXT, AddOn, ContextMap, Edit, LowRa
 from erase_plugins.artifacts.header import read_header
 from erase_plugins.artifacts.places import MARKER
 from erase_plugins.artifacts.tensors import TensorFile, read_tensors, write_tensors
-from erase_plugins.errors import ArtifactError, BaseMismatch, RequestError, Unsupported
+from erase_plugins.errors import AlreadyApplied, ArtifactError, BaseMismatch, RequestError, Unsupported
 from erase_plugins.families.checkpoint import _BY_WIDTH
 from erase_plugins.families.naming import sgm_path
 from erase_plugins.families.source import pocket_folder
@@ -254,6 +254,17 @@ def test_published_names_and_shapes(width, family, tmp_path):
     row = TensorFile(tmp_path / "b.safetensors").get(known)[0, 0]
     weight = torch.tensor(0.001, dtype=torch.float16).double()
     assert abs(float(row) - float(weight + weight * width)) < 2e-3
+
+
+@pytest.mark.parametrize("strength", [-0.9, 0.9])
+def test_a_map_is_fused_once_and_not_taken_out_of_a_checkpoint(pocket_target, tmp_path, strength):
+    pocket_target.pipe.save_pretrained(tmp_path / "base")
+    artifact = ep.erase(pocket_target, "owl", options={"vocabulary": 0})
+    fuse_checkpoint(artifact, tmp_path / "base", tmp_path / "fused", 0.9)
+    for any_base in (False, True):
+        with pytest.raises(AlreadyApplied, match="is fused into the weights of this unet already"):
+            fuse_checkpoint(artifact, tmp_path / "fused", tmp_path / "out", strength, any_base=any_base)
+    assert not (tmp_path / "out").exists()
 
 
 def test_refusals_write_nothing(pocket_target, tmp_path, tiny_sd1):

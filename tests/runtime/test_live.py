@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -108,7 +109,10 @@ def equal(a: dict, b: dict) -> bool:
 def hooks(pipe) -> int:
     parts = (pipe.unet, pipe.text_encoder)
     return sum(
-        len(item._forward_hooks) + len(item._forward_pre_hooks) + len(item._state_dict_pre_hooks)
+        len(item._forward_hooks)
+        + len(item._forward_pre_hooks)
+        + len(item._state_dict_pre_hooks)
+        + len(item._load_state_dict_post_hooks)
         for part in parts
         for item in part.modules()
     )
@@ -117,7 +121,7 @@ def hooks(pipe) -> int:
 def clean(pipe) -> bool:
     """Nothing of ours is left on the pipeline or its parts."""
     odd = [name for item in (pipe, pipe.unet, pipe.text_encoder) for name in vars(item) if "erase" in name]
-    own = ("save_pretrained", "fuse_lora", "unfuse_lora", "load_lora_weights", "load_lora_adapter")
+    own = ("save_pretrained", "fuse_lora", "unfuse_lora", "load_lora_weights", "load_lora_adapter", "load_adapter")
     odd += [name for item in (pipe, pipe.unet, pipe.text_encoder) for name in own if name in vars(item)]
     odd += [name for name, item in pipe.unet.named_parameters() if hasattr(item, "_erase_original")]
     return not odd and not hooks(pipe) and ep.applied(pipe) == []
@@ -683,6 +687,39 @@ def test_the_same_artifact_twice_is_refused(pipe, artifact, gated, tmp_path):
     assert clean(pipe)
 
 
+def test_what_holds_a_part_of_what_acts_is_refused_either_way(pipe, artifact, other, gated, text_edit, tmp_path):
+    group = gated.edit.deltas["unet"]
+    gate = replace(group[GATE], config={**group[GATE].config, "concepts": ["cat"]})
+    cat = of_edit(pipe, Edit("sd1", {"unet": {**group, GATE: gate}}), "cat")
+    summed = ep.merge([text_edit, artifact], [0.5, 0.5], "sum", pipe)
+    twins = [
+        (artifact, ep.merge([artifact, other]), "'pizza'"),
+        (gated, ep.merge([cat, gated], [1.0, 0.5]), "'pizza'"),
+        (text_edit, summed, "'text'"),
+        (summed, ep.merge([summed, other], mode="sum", target=pipe), "a part"),
+    ]
+    for number, (part, whole, said) in enumerate(twins):
+        part = ep.load_artifact(part.save(tmp_path / str(number)).path)
+        for first, second in ((part, whole), (whole, part)):
+            with first.apply(pipe):
+                before = weights(pipe)
+                told = f"'{second.name}' holds {said}, as does '{first.name}', which is applied already at strength 1"
+                with pytest.raises(AlreadyApplied, match=told):
+                    second.apply(pipe)
+                assert equal(before, weights(pipe))
+    assert clean(pipe)
+
+
+def test_what_acts_differently_on_the_same_concept_is_applied_on_top(pipe, artifact, other, gated):
+    elsewhere = ep.erase(pipe, "pizza", to="cat", options={"vocabulary": 0})
+    harder = ep.erase(pipe, "pizza", to="dog", options={"vocabulary": 0, "lam": 0.9})
+    with artifact.apply(pipe), elsewhere.apply(pipe), harder.apply(pipe), gated.apply(pipe):
+        pass
+    rest = ep.revoke(ep.merge([artifact, other]), "pizza", forget=True)
+    with artifact.apply(pipe), rest.apply(pipe):
+        pass
+
+
 @pytest.mark.parametrize("mode", ["weights", "context"])
 @pytest.mark.parametrize("layout", ["diffusers", "kohya"])
 def test_loaded_as_a_lora_and_applied_is_refused_either_way(pipe, artifact, tmp_path, layout, mode):
@@ -707,6 +744,50 @@ def test_loaded_as_a_lora_and_applied_is_refused_either_way(pipe, artifact, tmp_
     pipe.unload_lora_weights()
     assert equal(weights(pipe), base)
     assert picture(pipe).equal(plain)
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["alone", "beside another"])
+def test_what_peft_itself_loads_beside_the_edit_is_refused(pipe, artifact, other, tmp_path, kept):
+    from peft import PeftModel
+
+    target = target_of(pipe, "tiny")
+    places = {item: str(item.save(tmp_path / item.name, ("peft",), target).path) for item in (artifact, other)}
+    if kept:
+        PeftModel.from_pretrained(pipe.unet, places[other], adapter_name="kept")
+    base, names = picture(pipe), {name for name, _ in pipe.unet.named_parameters()}
+    handle = artifact.apply(pipe)
+    seen = picture(pipe)
+    with pytest.raises(AlreadyApplied, match="which is applied already at strength 1; it was not kept"):
+        PeftModel.from_pretrained(pipe.unet, places[artifact], adapter_name="mine")
+    assert {name for name, _ in pipe.unet.named_parameters()} == names
+    assert list(getattr(pipe.unet, "peft_config", {})) == ["kept"] * kept
+    assert picture(pipe).equal(seen)
+    handle.remove()
+    assert clean(pipe)
+    assert picture(pipe).equal(base)
+    PeftModel.from_pretrained(pipe.unet, places[artifact], adapter_name="mine")
+    assert not picture(pipe).equal(base)
+
+
+def test_another_adapter_is_loaded_by_peft_beside_the_edit(pipe, artifact, other, tmp_path):
+    from peft import PeftModel
+
+    place = str(other.save(tmp_path / "other", ("peft",), target_of(pipe, "tiny")).path)
+    with artifact.apply(pipe):
+        seen = picture(pipe)
+        PeftModel.from_pretrained(pipe.unet, place)
+        assert not picture(pipe).equal(seen)
+
+
+def test_what_transformers_loads_beside_the_edit_is_refused(pipe, text_edit, tmp_path):
+    place = text_edit.save(tmp_path / "saved", ("peft",), target_of(pipe, "tiny")).path / "peft_text_encoder"
+    with text_edit.apply(pipe):
+        before = weights(pipe)
+        with pytest.raises(AlreadyApplied, match="it was not kept"):
+            pipe.text_encoder.load_adapter(str(place))
+        assert equal(before, weights(pipe))
+        assert not any("lora" in name for name, _ in pipe.text_encoder.named_parameters())
+    pipe.text_encoder.load_adapter(str(place))
 
 
 def test_a_gated_artifact_loaded_in_its_plain_form_is_refused(pipe, gated, tmp_path):

@@ -44,6 +44,14 @@ def test_unusable_files_are_named(tmp_path):
             check_pictures(files, "pictures")
 
 
+def test_too_many_pixels_are_told_as_everywhere(tmp_path, monkeypatch):
+    large = picture(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    said = "'large.png' has more pixels than can be opened safely; make it smaller$"
+    with pytest.raises(RequestError, match=f"^pictures: {said}"):
+        check_pictures([large], "pictures")
+
+
 def test_latents_of_a_pocket_picture_decode_to_it(pocket_target):
     """Encoding and the scale fit what the decoder expects."""
     pipe = pocket_target.pipe

@@ -72,6 +72,17 @@ def test_what_a_file_can_hold_in_some_form_is_planned(method, options, layouts):
     assert make_plan(request, find_model("pocket").info, layouts).steps
 
 
+@pytest.mark.parametrize("device", ["nowhere", "", "cuda:x", "cuda:0:1"])
+def test_what_is_no_device_is_refused_by_the_plan(device):
+    with pytest.raises(RequestError, match=f"'{device}' is no device; give cpu, cuda"):
+        ep.plan("pocket", "owl", device=device)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:1", "mps", "xpu"])
+def test_a_plan_may_be_for_a_device_of_another_machine(device):
+    assert ep.plan("pocket", "owl", device=device).request.device == device
+
+
 @pytest.mark.parametrize("place", ["forget", "retain"])
 def test_data_that_are_not_there_are_told_by_the_plan(tmp_path, place):
     """In Python, too, before anybody reads a plan that cannot be carried out."""

@@ -289,6 +289,13 @@ def test_a_plan_of_class_means_counts_the_head_alone(folder):
     }
 
 
+def test_a_plan_of_slug_counts_the_one_matrix_that_it_changes(folder):
+    sizes = [value.numel() for value in ep.load(str(folder)).parameters() if value.ndim > 1]
+    plan = ep.plan(str(folder), FORGET, "slug", kind="class")
+    assert plan.file_bytes == 4 * max(sizes)
+    assert 4 * max(sizes) < sum(sizes)
+
+
 def one_class(folder):
     from PIL import Image
 
