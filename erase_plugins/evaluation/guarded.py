@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.artifacts.policy import policies
 from erase_plugins.errors import Unsupported
-from erase_plugins.evaluation.wording import STATES
+from erase_plugins.evaluation.wording import REFUSED, STATES
 from erase_plugins.types import EvalReport, EvalRow
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 #: every value of the picture that stands for a refused prompt; a picture in 8 bits never has it
 BLANK = 0.5
-#: behind the name of a set of prompts: how many of them a guard refused
-REFUSED = "_refused_share"
 
 
 def guards_among(artifacts: Sequence[Any]) -> str:

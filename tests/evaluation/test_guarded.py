@@ -98,7 +98,7 @@ def test_a_suite_that_lists_no_prompts_is_told_how_many_were_refused(pipe):
 
 def test_outside_of_a_suite_a_refusal_is_an_error_that_names_the_guard(pipe):
     subject = guarded(pipe)
-    with pytest.raises(Blocked, match="guard 'erase_owl' blocks a prompt.*owl: keyword.*action=empty"):
+    with pytest.raises(Blocked, match=r"guard 'erase_owl' blocks a prompt.*owl: keyword.*action=empty"):
         subject.generate(["a owl"], [0])
     assert "encode_prompt" not in vars(pipe), "the guard was left in place"
 
