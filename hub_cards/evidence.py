@@ -127,9 +127,8 @@ def numbers(
     named = {metric: name or listed(erased, 2) for metric, name in _TOLD.items() if (metric, "edited") in rows}
     above = [item for item in attacks if item.success.low > item.control.high]  # the intervals do not touch
     return what_is_done(task) | {
-        "report": report, "measured": bool(rows), "rows": rows, "metrics": metrics,
-        "words": {metric: called(metric, words) for metric in metrics},
-        "judged_pictures": words is WORDS, "controls": controls, "known_controls": CONTROLS,
+        "report": report, "measured": bool(rows), "rows": rows, "controls": controls, "known_controls": CONTROLS,
+        "words": {name: called(name, words) for name in metrics}, "metrics": metrics, "judged_pictures": words is WORDS,
         "controlled": [name for name in metrics if any((name, control) in rows for control in controls)],
         "attacked": any(part in f"{metric} {subject}" for metric, subject in rows for part in _ATTACKED),
         "attacks": attacks, "notes": {metric: row.note for (metric, _), row in rows.items() if row.note},

@@ -53,7 +53,7 @@ def words_of(suite: str, task: str) -> dict[str, str]:
 def called(metric: str, words: Mapping[str, str]) -> str:
     """A metric in words, if they have it."""
     if metric.endswith(REFUSED):
-        return f"refused by a guard: {metric.removesuffix(REFUSED).replace('_', ' ')}"
+        return f"{metric.removesuffix(REFUSED).replace('_', ' ')}, refused by a guard"
     return words.get(metric, metric)
 
 

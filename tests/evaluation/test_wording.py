@@ -39,4 +39,4 @@ def test_an_audit_uses_the_words_of_a_card():
         "quick", "pocket", (row("synonym_rate", 0.25), row("fid", 3.0), row("explicit_owl_refused_share", 1.0))
     )
     _, rows = rates_table(report)
-    assert [line[0] for line in rows] == [WORDS["synonym_rate"], "fid", "refused by a guard: explicit owl"]
+    assert [line[0] for line in rows] == [WORDS["synonym_rate"], "fid", "explicit owl, refused by a guard"]
