@@ -30,7 +30,8 @@ def guards_among(artifacts: Sequence[Any]) -> str:
 
 def nothing_but_guards(artifacts: Sequence[Any]) -> str:
     """The same where none of the artifacts edits weights, else empty."""
-    return "" if any(len(item.edit) for item in artifacts) else guards_among(artifacts)
+    guards = guards_among(artifacts)
+    return "" if guards and any(len(item.edit) for item in artifacts) else guards
 
 
 def check_guards(attack: Any, artifacts: Sequence[Any]) -> None:
