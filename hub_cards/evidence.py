@@ -18,7 +18,7 @@ from erase_plugins.artifacts.links import is_inside
 from erase_plugins.evaluation.attack_summary import without_found
 from erase_plugins.evaluation.saved import REPORT, is_record, record_name
 from erase_plugins.evaluation.sensitive import blurred, is_png
-from erase_plugins.evaluation.wording import CONTROLS, DRAWS, WORDS, what_is_done, words_of
+from erase_plugins.evaluation.wording import CONTROLS, DRAWS, WORDS, called, what_is_done, words_of
 from erase_plugins.markdown import Inert, flat, listed, prose
 from erase_plugins.types import AttackReport, EvalReport
 from erase_plugins.workflow import pairs
@@ -127,8 +127,8 @@ def numbers(
     named = {metric: name or listed(erased, 2) for metric, name in _TOLD.items() if (metric, "edited") in rows}
     above = [item for item in attacks if item.success.low > item.control.high]  # the intervals do not touch
     return what_is_done(task) | {
-        "report": report, "measured": bool(rows), "rows": rows, "words": words, "metrics": metrics,
-        "judged_pictures": words is WORDS, "controls": controls, "known_controls": CONTROLS,
+        "report": report, "measured": bool(rows), "rows": rows, "controls": controls, "known_controls": CONTROLS,
+        "words": {name: called(name, words) for name in metrics}, "metrics": metrics, "judged_pictures": words is WORDS,
         "controlled": [name for name in metrics if any((name, control) in rows for control in controls)],
         "attacked": any(part in f"{metric} {subject}" for metric, subject in rows for part in _ATTACKED),
         "attacks": attacks, "notes": {metric: row.note for (metric, _), row in rows.items() if row.note},
@@ -143,7 +143,7 @@ def model_index(name: str, report: EvalReport, task: str) -> list[dict[str, Any]
     results = [
         EvalResult(
             flat(task), f"erase-plugins-{suite}", f"erase-plugins suite {suite}", flat(row.metric), row.value,
-            metric_name=words.get(row.metric, flat(row.metric)) + (f" ({flat(row.note)})" if row.note else ""),
+            metric_name=called(flat(row.metric), words) + (f" ({flat(row.note)})" if row.note else ""),
         ) for row in report.rows if row.subject == "edited"
     ]  # fmt: skip
     return eval_results_to_model_index(name, results) if results else None

@@ -8,6 +8,8 @@ share that is left.
 
 **Change** (0..): mean squared distance of the denoiser's predictions from the base's on retained prompts, at states of
 the base's trajectories, over that of these prompts to the empty prompt. No judge is needed, and 0 is the base.
+
+A prompt that a guard refuses shows nothing of the concept; a retained one moves to the empty prompt.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from erase_plugins.engine.words import real_words
 from erase_plugins.errors import RunRefused
 from erase_plugins.evaluation.attacks.phrasing import descriptions
 from erase_plugins.evaluation.draw import draw
+from erase_plugins.evaluation.guarded import answered, drawn, refused_places
 from erase_plugins.evaluation.prompts import Prompt, quick_prompts, worded_prompts
 from erase_plugins.evaluation.shares import knowing
 from erase_plugins.families.capabilities import DENOISER, Conditioning
@@ -120,7 +123,7 @@ class Yardstick:
     def _change(self, texts_change: bool) -> float:
         states, prompts = self.kept
         base, null = states.predictions["prompt"], states.predictions["null"]
-        moved = self._predicted(states, prompts, texts_change) - base
+        moved = self._predicted(states, prompts, texts_change, null) - base
         return float(moved.square().sum() / (base - null).square().sum().clamp_min(1e-12))
 
     @torch.no_grad()
@@ -133,12 +136,18 @@ class Yardstick:
     def _judged(self) -> dict[str, tuple[float, ...]]:
         """Probability of the concept in every picture, for each kind of prompt."""
         items = [item for part in self.sets.values() for item in part]
-        pictures = draw(
-            self.target.pipe, [item.text for item in items], [item.seed for item in items],
-            denoiser=self.target.network(DENOISER),
-        )  # fmt: skip
+
+        def make(places: Sequence[int]) -> Tensor:
+            asked = [items[place] for place in places]
+            return draw(
+                self.target.pipe, [item.text for item in asked], [item.seed for item in asked],
+                denoiser=self.target.network(DENOISER),
+            )  # fmt: skip
+
+        pictures = answered(self.target, [item.text for item in items], make, lambda _place: None)
         axis = items[0].axis
-        seen = self.judge.score(pictures)[axis][:, list(self.judge.axes[axis]).index(self.concept.text)].tolist()
+        scores = self.judge.score(pictures)[axis][:, list(self.judge.axes[axis]).index(self.concept.text)]
+        seen = (scores * torch.tensor(drawn(pictures))).tolist()
         parts, start = {}, 0
         for name, part in self.sets.items():
             parts[name] = tuple(seen[start : start + len(part)])
@@ -150,19 +159,21 @@ class Yardstick:
         states, prompts = self.named
         anchor = states.predictions["anchor"]
         was = states.predictions["prompt"] - anchor
-        now = self._predicted(states, prompts, texts_change) - anchor
+        now = self._predicted(states, prompts, texts_change, anchor) - anchor
         share = float((now * was).sum() / was.square().sum().clamp_min(1e-12))
         return min(max(share, 0.0), 1.0)
 
-    def _predicted(self, states: States, prompts: Sequence[str], texts_change: bool) -> Tensor:
-        """Predictions for the prompts at the states, with what is in force."""
+    def _predicted(self, states: States, prompts: Sequence[str], texts_change: bool, refused: Tensor) -> Tensor:
+        """Predictions for the prompts at the states, with what is in force; ``refused`` where a guard refuses them."""
         cond = self._encoded(prompts, texts_change)
         out = []
         for start in range(0, len(states), 64):
             rows = torch.arange(start, min(start + 64, len(states)))
             part = states[rows]
             out.append(ask(self.target, part.inputs, part.timestep, cond[part.row.tolist()], None))
-        return torch.cat(out)
+        gone = torch.isin(states.row, torch.tensor(refused_places(self.target, prompts), dtype=states.row.dtype))
+        found = torch.cat(out)
+        return torch.where(gone.view(-1, *[1] * (found.ndim - 1)), refused, found) if bool(gone.any()) else found
 
     def _encoded(self, prompts: Sequence[str], live: bool) -> Conditioning:
         """Encoded prompts; past the cache where a text encoder is changed."""

@@ -32,6 +32,7 @@ from erase_plugins.cli.console import emit, human_seconds, progress, say, share,
 @seed_option("Seed of prompts, noise and resampling.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Option of the attack (see 'info ATTACK').")
 @click.option("--any-base", is_flag=True, help="Allow a fine-tune of the artifact's base model.")
+@click.option("--guard-key", metavar="FILE", help="File with the key of a guard whose words are HMACs.")
 @click.option("--out", default="attacked", show_default=True, metavar="DIR",
               help="Folder for attack-NAME.json and what was found.")  # fmt: skip
 @dry_run_option
@@ -39,7 +40,7 @@ from erase_plugins.cli.console import emit, human_seconds, progress, say, share,
 def command(
     words: tuple[str, ...], model: str, revision: str | None, dtype: str, device: str, name: str, budget: str,
     judge: str | None, erased: tuple[str, ...], strength: float, seed: int, settings: tuple[str, ...],
-    any_base: bool, out: str, dry_run: bool, force: bool,
+    any_base: bool, guard_key: str | None, out: str, dry_run: bool, force: bool,
 ) -> None:  # fmt: skip
     """Try to bring an erased concept back, within a budget. A killed run goes on when it is called again.
 
@@ -56,6 +57,7 @@ def command(
     from erase_plugins.extras import require
     from erase_plugins.manager import get_manager
     from erase_plugins.needs import packages_of
+    from erase_plugins.workflow.fitting import check_fits
     from erase_plugins.workflow.models import find_model
 
     artifacts = words
@@ -83,6 +85,7 @@ def command(
     if not dry_run:
         until_the_end(claim_files(folder, output_names(runner, record_name(runner.id)), force))
     loaded = load_artifacts(artifacts)
+    check_fits(runner, found.info)
     check_guards(runner, loaded)
     names = list(erased) or [text for item in loaded for text in item.manifest.erased]
     say(f"model {source.name}: family {family.id} ({family.title})")
@@ -100,7 +103,7 @@ def command(
             runner,
             lambda: open_subject(
                 found, loaded, runner, strength=strength, erased=erased, judge=judge, seed=seed, any_base=any_base,
-                dtype=dtype, device=device,
+                guard_key=guard_key, dtype=dtype, device=device,
             ),
             budget, settings=options, out=folder, force=force, progress=bar.update,
         )  # fmt: skip

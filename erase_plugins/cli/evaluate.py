@@ -40,6 +40,7 @@ NOT_MEASURED = "not measured"
 @seed_option("Seed of prompts, noise and resampling.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Option of the suite (see 'info SUITE').")
 @click.option("--any-base", is_flag=True, help="Allow a fine-tune of the artifact's base model.")
+@click.option("--guard-key", metavar="FILE", help="File with the key of a guard whose words are HMACs.")
 @click.option(
     "--out", required=True, metavar="DIR", help="Folder for report.json, figures and what else the suite attaches."
 )
@@ -48,7 +49,7 @@ NOT_MEASURED = "not measured"
 def command(
     artifacts: tuple[str, ...], model: str, revision: str | None, dtype: str, device: str, suite: str,
     judge: str | None, erased: tuple[str, ...], strength: float, images: int, seed: int, settings: tuple[str, ...],
-    any_base: bool, out: str, dry_run: bool, force: bool,
+    any_base: bool, guard_key: str | None, out: str, dry_run: bool, force: bool,
 ) -> None:  # fmt: skip
     """Measure artifacts: is the concept gone, is the rest still there."""
     from erase_plugins.artifacts.locks import claim_files
@@ -58,6 +59,7 @@ def command(
     from erase_plugins.extras import require
     from erase_plugins.manager import get_manager
     from erase_plugins.needs import packages_of
+    from erase_plugins.workflow.fitting import check_fits
     from erase_plugins.workflow.models import find_model
 
     runner = get_manager().evaluator(suite, "suite")
@@ -73,6 +75,7 @@ def command(
         if not needs_judge(runner):
             raise RequestError(f"suite {suite} asks no judge; leave out --judge")
     found = find_model(model, revision)
+    check_fits(runner, found.info)
     source, family = found.source, found.family
     folder = Path(out)
     if not dry_run:
@@ -94,7 +97,8 @@ def command(
     with progress() as bar:
         report = run_suite(
             found, loaded, suite, strength=strength, out=folder, force=force, erased=erased, judge=judge, images=images,
-            seed=seed, any_base=any_base, progress=bar.update, settings=options, dtype=dtype, device=device,
+            seed=seed, any_base=any_base, guard_key=guard_key, progress=bar.update, settings=options, dtype=dtype,
+            device=device,
         )  # fmt: skip
     quality, advice = verdict(report, loaded, model)
     plain = len(loaded) == 1 and strength == 1.0 and not any_base
@@ -112,7 +116,8 @@ def command(
 
 
 #: options of this command that say something about a model, by the name of their parameter
-_ABOUT_A_MODEL = ("artifacts", "model", "revision", "dtype", "judge", "erased", "strength", "images", "any_base")
+_ABOUT_A_MODEL = ("artifacts", "model", "revision", "dtype", "judge", "erased", "strength", "images", "any_base",
+                  "guard_key")  # fmt: skip
 
 
 def _alone(suite: Any, options: dict[str, Any], out: Path, seed: int, device: str, dry_run: bool, force: bool) -> None:

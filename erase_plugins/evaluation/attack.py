@@ -13,14 +13,11 @@ from erase_plugins.artifacts.locks import claim_files
 from erase_plugins.errors import PluginError
 from erase_plugins.evaluation.attachments import output_names, write_report
 from erase_plugins.evaluation.budget import Budget, find_budget
-from erase_plugins.evaluation.context import Progress, suite_options
+from erase_plugins.evaluation.context import REFUSALS, Progress, suite_options
 from erase_plugins.evaluation.guarded import check_guards, noted, told_of_guards
 from erase_plugins.evaluation.saved import record_name
 from erase_plugins.evaluation.work import kept_work
 from erase_plugins.types import AttackReport
-
-#: among the files of a run: what a guard refused
-REFUSED = "refused.jsonl"
 
 
 def run_attack(
@@ -57,7 +54,7 @@ def run_attack(
         with kept_work("attack", attack, subject, options, queries, out) as work:
             device = str(subject.target.device)
             given = Budget(subject.seed, device, work, options, progress or silent, name, queries)
-            with noted(subject, work / REFUSED) as refusals:
+            with noted(subject, work / REFUSALS) as refusals:
                 report = attack.run(subject, given)
             if not isinstance(report, AttackReport):
                 raise PluginError(f"attack {attack.id} returned {type(report).__name__} instead of an AttackReport")

@@ -16,11 +16,14 @@ from typing import Any
 from erase_plugins.artifacts.locks import claim_files
 from erase_plugins.errors import PluginError, RequestError
 from erase_plugins.evaluation.attachments import output_names, write_report
+from erase_plugins.evaluation.guarded import noted, with_refusals
 from erase_plugins.evaluation.work import kept_work
 from erase_plugins.options import as_dict, resolve
 from erase_plugins.types import EvalReport
 
 REPORT = "report.json"
+#: among the files of a run: what guards refused
+REFUSALS = "refused.jsonl"
 Progress = Callable[[str, int, int], None]
 
 
@@ -93,9 +96,12 @@ def run_in_context(
     lasting = subject is not None and getattr(suite, "resumes", False)
     with kept_work("suite", suite, subject, options, 0, out) if lasting else _work() as work:
         ctx = SuiteContext(seed, device, work, options, progress or _silent)
-        report = suite.run(subject, ctx) if takes_context(suite.run) else suite.run(subject)
+        with nullcontext() if subject is None else noted(subject, work / REFUSALS) as refusals:
+            report = suite.run(subject, ctx) if takes_context(suite.run) else suite.run(subject)
         if not isinstance(report, EvalReport):
             raise PluginError(f"suite {suite.id} returned {type(report).__name__} instead of an EvalReport")
+        if refusals is not None:
+            report = with_refusals(report, suite, subject.artifacts, refusals)
         measured = report.weights or (() if subject is None else subject.marks)
         told = tuple(dict.fromkeys((*report.warnings, *getattr(subject, "told", ()))))
         seconds = round(time.perf_counter() - started, 2)

@@ -10,7 +10,7 @@ from typing import Any
 
 from erase_plugins.artifacts.places import STAMP
 from erase_plugins.evaluation.attack_summary import plain_name
-from erase_plugins.evaluation.wording import STATES, WORDS, counted
+from erase_plugins.evaluation.wording import STATES, WORDS, called, counted
 from erase_plugins.markdown import prose
 from erase_plugins.types import AttackReport, EvalReport
 
@@ -41,7 +41,7 @@ def rates_table(report: EvalReport) -> Table:
     table = {(row.metric, row.subject): row for row in report.rows}
     states = list(dict.fromkeys(row.subject for row in report.rows))
     metrics = list(dict.fromkeys(row.metric for row in report.rows))
-    rows = [[WORDS.get(name, name), *(counted(table.get((name, state))) for state in states)] for name in metrics]
+    rows = [[called(name, WORDS), *(counted(table.get((name, state))) for state in states)] for name in metrics]
     return ["share of pictures (95 % interval)", *(STATES.get(name, name) for name in states)], rows
 
 

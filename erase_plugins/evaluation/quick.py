@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from erase_plugins.evaluation.guarded import labels_of
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.types import Attachment, EvalReport, EvalRow
@@ -150,8 +151,7 @@ def draw_and_judge(
     pictures = subject.generate(
         [item.text for item in prompts], [item.seed for item in prompts], edit=edit, strength=strength
     )
-    best = {axis: scores.argmax(-1).tolist() for axis, scores in subject.judge.score(pictures).items()}
-    labels = [{axis: subject.judge.axes[axis][best[axis][i]] for axis in best} for i in range(len(prompts))]
+    labels = labels_of(subject.judge, pictures)
     parts: dict[str, Tensor] = {}
     names: dict[str, list[dict[str, str]]] = {}
     start = 0

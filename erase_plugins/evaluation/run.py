@@ -18,7 +18,7 @@ from erase_plugins.artifacts.lineage import marks
 from erase_plugins.errors import Blocked, RequestError
 from erase_plugins.evaluation.context import Progress
 from erase_plugins.evaluation.draw import draw
-from erase_plugins.evaluation.guarded import BLANK
+from erase_plugins.evaluation.guarded import answered
 from erase_plugins.families.target import Conditioning
 from erase_plugins.families.turns import before_end, ends_of
 from erase_plugins.runtime.apply import all_of, apply_to
@@ -54,6 +54,8 @@ class Subject:
     progress: Progress | None = None
     drawn: Any = field(default=None, repr=False)
     queries: int = 0
+    #: of guards whose words are HMACs
+    guard_key: bytes = field(default=b"", repr=False)
     #: what `kept_pictures` knows of the weights, component -> (when it holds, hash); nobody else has the same ones
     hashed: dict[str, tuple[Any, bytes]] = field(default_factory=dict, init=False, repr=False)
     #: where prompts that a guard refuses are noted, (text, seed); without, a refusal ends the measurement
@@ -127,31 +129,32 @@ class Subject:
         Where refusals are noted, an empty picture, in which nobody sees anything, stands for each. Elsewhere all are
         asked, and a refusal is the pipeline's own.
         """
-        from erase_plugins.runtime.guardrails.attach import refused
-
         note = self.note_refused
-        gone = {place for place, text in enumerate(texts) if note is not None and refused(self.target.host, text)}
-        if note is None or not gone:
+        if note is None:
             return make(range(len(texts)))
-        for place in sorted(gone):
-            note(texts[place], seeds[place])
-        pictures = torch.full((len(texts), 3, *self.target.picture_size()), BLANK)
-        left = [place for place in range(len(texts)) if place not in gone]
-        if left:
-            pictures[left] = make(left)
-        return pictures
+        return answered(self.target, texts, make, lambda place: note(texts[place], seeds[place]))
 
     def _continued(self, prompts: Any) -> Any:
-        model = self.target.language
+        from erase_plugins.runtime.guardrails.attach import said
+
+        model, host = self.target.language, self.target.host
         if isinstance(prompts, Tensor):
-            return model.generate(prompts, self.steps).cpu()
+            whole = torch.ones_like(prompts)
+            return said(host, prompts, whole, lambda ids, mask: model.generate(ids, self.steps, mask))[0]
         tokenizer = model.tokenizer
         tokenizer.padding_side, tokenizer.pad_token = "left", tokenizer.pad_token or tokenizer.eos_token
         given = tokenizer(list(prompts), return_tensors="pt", padding=True)
-        found = model.generate(given["input_ids"], self.steps, given["attention_mask"])
-        said, ends = found[:, given["input_ids"].shape[1] :].tolist(), ends_of(tokenizer)
+        ids, mask = given["input_ids"], given["attention_mask"]
+        found, refused = said(host, ids, mask, lambda ids, mask: model.generate(ids, self.steps, mask))
+        rows, ends = found[:, ids.shape[1] :].tolist(), ends_of(tokenizer)
         # it goes on behind its end
-        return tokenizer.batch_decode([before_end(row, ends) for row in said], skip_special_tokens=True)
+        texts = tokenizer.batch_decode([before_end(row, ends) for row in rows], skip_special_tokens=True)
+        if self.note_refused is None:
+            return texts
+        for place in (place for place, blocked in enumerate(refused) if blocked):
+            self.note_refused(prompts[place], place)
+            texts[place] = ""
+        return texts
 
     @contextmanager
     def edited(self, strength: float | None = None) -> Iterator[None]:
@@ -162,7 +165,10 @@ class Subject:
         """
         target = self.target.family.wrap(self.pipe)
         level = self.strength if strength is None else strength
-        handles = all_of(partial(apply_to, target, item, level, any_base=self.any_base) for item in self.artifacts)
+        handles = all_of(
+            partial(apply_to, target, item, level, any_base=self.any_base, guard_key=self.guard_key)
+            for item in self.artifacts
+        )
         self._stage = "edited" if strength is None else f"strength {strength:g}"
         self.told |= dict.fromkeys(text for handle in handles for text in handle.warnings)
         try:

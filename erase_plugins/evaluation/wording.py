@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from erase_plugins.types import EvalRow
 
 #: known metrics in words; others are shown by their name
@@ -39,11 +41,20 @@ CONTROLS = {
     "reference": ("a model that never saw it", "what exact forgetting looks like"),
 }
 MISSING = "not measured"
+#: behind the name of a set of prompts: how many of them a guard refused
+REFUSED = "_refused_share"
 
 
 def words_of(suite: str, task: str) -> dict[str, str]:
     """Words for the metrics of a suite; none for a suite that is not known here and draws no pictures."""
     return _SUITES.get(suite, WORDS if task == DRAWS else {})
+
+
+def called(metric: str, words: Mapping[str, str]) -> str:
+    """A metric in words, if they have it."""
+    if metric.endswith(REFUSED):
+        return f"{metric.removesuffix(REFUSED).replace('_', ' ')}, refused by a guard"
+    return words.get(metric, metric)
 
 
 def what_is_done(task: str) -> dict[str, str]:
@@ -65,7 +76,7 @@ def cell(row: EvalRow | None) -> str:
     """A number with its interval; shares of pictures or answers, and probabilities, in per cent."""
     if row is None:
         return MISSING
-    if row.metric in WORDS or row.metric.endswith(("_rate", "_key", "_probability")):
+    if row.metric in WORDS or row.metric.endswith(("_rate", "_key", "_probability", REFUSED)):
         return f"{percent(row.value)} % ({percent(row.low)} to {percent(row.high)})"
     return f"{number(row.value)} ({number(row.low)} to {number(row.high)})"
 

@@ -27,6 +27,7 @@ from erase_plugins.evaluation.attacks.reference import find_reference
 from erase_plugins.evaluation.budget import CUSTOM
 from erase_plugins.evaluation.context import REPORT, Progress, run_in_context
 from erase_plugins.evaluation.page import html_page, markdown_page
+from erase_plugins.evaluation.wording import REFUSED
 from erase_plugins.hints import ANOTHER_OUT, Hint
 from erase_plugins.manager import get_manager
 from erase_plugins.types import AttackReport, EvalReport
@@ -311,6 +312,8 @@ def sentence(report: EvalReport, attacks: Sequence[AttackReport], what: str) -> 
         f"With {what}, {report.model} drew {', '.join(report.erased)} in {_share(named)} of {named.n} pictures that "
         f"name it, against {_share(base)} without"
     )
+    if (refused := rates.get((f"target{REFUSED}", "edited"))) is not None and refused.value:
+        text += f" (a guard, which edits no weights, refused {_share(refused)} of them)"
     if attacks:
         worst = max(attacks, key=lambda item: item.success.value)
         own = worst.budget == CUSTOM  # a name that says nothing: how much it drew does

@@ -9,6 +9,7 @@ from typing import Any
 
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.locks import claim_files
+from erase_plugins.artifacts.marks import read_key
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.evaluation.attachments import output_names
 from erase_plugins.evaluation.attack import run_attack
@@ -19,9 +20,10 @@ from erase_plugins.extras import require
 from erase_plugins.families.model import Model
 from erase_plugins.hints import Hint
 from erase_plugins.manager import get_manager
-from erase_plugins.needs import lacks, needs_of, packages_of
+from erase_plugins.needs import packages_of
 from erase_plugins.types import AttackReport, EvalReport
 from erase_plugins.workflow.artifacts import load_artifact
+from erase_plugins.workflow.fitting import check_fits, suites_for
 from erase_plugins.workflow.models import as_target
 
 
@@ -70,7 +72,9 @@ def pick_judge(target: Model, wanted: str | None, erased: Sequence[str] = ()) ->
             return judge
     names = ", ".join(judge.id for judge in judges)
     does = "draws" if made == IMAGE else f"makes ({made})"
-    hint = "; a CLIP model of yours can judge it: judge clip:FOLDER" if made == IMAGE else ""
+    fitting = ", ".join(suites_for(target.info))
+    hint = "; a CLIP model of yours can judge it: judge clip:FOLDER" if made == IMAGE else (
+        f"; suites that fit: {fitting}" if fitting else "")  # fmt: skip
     raise Unsupported(
         f"no registered judge knows what {target.info.model} {does} (registered: {names or 'none'}){hint}"
     )
@@ -92,6 +96,7 @@ def run_suite(
     steps: int = 8,
     guidance: float = 4.0,
     any_base: bool = False,
+    guard_key: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     **load: Any,
 ) -> EvalReport:
@@ -111,6 +116,7 @@ def run_suite(
         seed: of prompts, noise and resampling.
         steps, guidance: sampler.
         any_base: allow a fine-tune of the artifacts' base.
+        guard_key: file with the key of a guard whose keywords are HMACs.
         settings: options of the suite.
         load: revision, dtype, device for a model given by name.
 
@@ -134,7 +140,7 @@ def run_suite(
     with nullcontext() if out is None else claim_files(out, names, force):
         subject = open_subject(
             model, artifacts, runner, strength=strength, erased=erased, judge=judge, progress=progress, images=images,
-            seed=seed, steps=steps, guidance=guidance, any_base=any_base, **load,
+            seed=seed, steps=steps, guidance=guidance, any_base=any_base, guard_key=guard_key, **load,
         )  # fmt: skip
         report = run_in_context(
             runner, subject, settings or {}, seed=seed, device=str(subject.target.device), progress=progress, out=out,
@@ -187,16 +193,19 @@ def open_subject(
     steps: int = 8,
     guidance: float = 4.0,
     any_base: bool = False,
+    guard_key: str | Path | None = None,
     **load: Any,
 ) -> Subject:
     """Loads artifacts and model, and picks the judge, for a suite or an attack (``runner``).
 
     Raises:
         RequestError: nothing to look for, or no picture.
+        CorruptArtifact: no usable key in ``guard_key``.
         EraseError: what `check_guards`, loading and `pick_judge` raise.
     """
     loaded = [load_artifact(item) for item in artifacts]
     check_guards(runner, loaded)
+    key = b"" if guard_key is None else read_key(Path(guard_key))
     names = list(dict.fromkeys([*erased, *(text for item in loaded if not erased for text in item.manifest.erased)]))
     asks = needs_judge(runner)
     if asks and not names:
@@ -206,13 +215,9 @@ def open_subject(
     if images < 1:
         raise RequestError(f"images={images}; at least one picture per set is needed")
     target = as_target(model, **load)
-    if lacks(runner, target.info):
-        raise Unsupported(
-            f"{runner.id} needs {', '.join(sorted(needs_of(runner)))}; {target.info.model} (family {target.family.id}) "
-            f"offers {', '.join(sorted(target.info.offers))}"
-        )
+    check_fits(runner, target.info)
     chosen = pick_judge(target, judge, names) if asks else None
     return Subject(
         target.host, target, target.info.model, loaded, chosen, names, strength, images, seed, steps, guidance,
-        any_base, progress,
+        any_base, progress, guard_key=key,
     )  # fmt: skip

@@ -9,12 +9,12 @@ from typing import Any
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.hints import Hint
 from erase_plugins.manager import get_manager
-from erase_plugins.needs import lacks, needs_of
 from erase_plugins.reports import EvalRow
 from erase_plugins.requests.case import Case, Ledger
 from erase_plugins.requests.discreet import Discretion
 from erase_plugins.requests.intake import recognise
 from erase_plugins.requests.store import Desk
+from erase_plugins.workflow.fitting import suites_for
 from erase_plugins.workflow.remedies import RECORDS
 from erase_plugins.workflow.request_run import artifact_hash, folder_of
 
@@ -94,12 +94,6 @@ def evaluate_case(
         return case, desk.ledger()
     ledger = desk.append(lambda _: [body], role)
     return ledger.case(case.id), ledger
-
-
-def suites_for(info: Any) -> list[str]:
-    """Ids of the registered suites that can measure a model and ask for nothing more."""
-    found = [entry.item for entry in get_manager().evaluators("suite")]
-    return [item.id for item in found if needs_of(item) and not lacks(item, info)]
 
 
 def _of_model(

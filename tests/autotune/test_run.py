@@ -227,6 +227,22 @@ def test_a_kind_of_prompt_from_which_the_base_does_not_draw_it_is_no_part_of_wha
     assert set(found.parts) == {"name", "synonyms"}
 
 
+def test_a_guard_is_measured_by_what_it_lets_through_and_what_it_refuses_of_the_rest(target):
+    """The judge sees what it saw on the base, in what is drawn; what is refused of the rest moves to the empty prompt."""
+    yard = Yardstick(target, Concept("pizza"), judges=[Judge(0.9, 0.6, 0.3)], images=2)
+    found = yard.measure(ep.erase(target, "pizza", "keyword-guard"))
+    assert found.parts == pytest.approx({"name": 0.0, "synonyms": 0.6, "descriptions": 0.3})
+    assert found.left == pytest.approx(0.9 / 1.8) and found.change == 0.0
+
+    bare = Yardstick(target, Concept("pizza"), keep=["a dog"], images=2)
+    found = bare.measure(ep.erase(target, "pizza", "keyword-guard"))
+    assert (found.left, found.change) == pytest.approx((0.0, 0.0), abs=1e-6)
+    states, prompts = bare.kept
+    size = (states.predictions["prompt"] - states.predictions["null"]).square().flatten(1).sum(1)
+    wanted = float(size[states.row == prompts.index("a dog")].sum() / size.sum())
+    assert bare.change(ep.erase(target, "dog", "keyword-guard")) == pytest.approx(wanted) and 0 < wanted < 1
+
+
 def test_a_concept_that_the_base_does_not_draw_ends_before_the_first_trial(target, monkeypatch):
     pytest.importorskip("optuna")
     tried = []

@@ -103,6 +103,19 @@ def test_an_attack_on_weights_refuses_a_guard_before_the_model_is_loaded(erase, 
     assert erase("attack", tmp_path / "guard", "--attack", "paraphrase", "--out", tmp_path / "a", "--dry-run").code == 0
 
 
+@pytest.mark.parametrize("name", ["paraphrase", "relearn"])
+def test_an_attack_on_pictures_names_the_suites_that_ask_a_language_model(erase, pocket_pipe, tmp_path, name):
+    """A guard too: which attack fits is said before what it could attack."""
+    ep.erase(pocket_pipe, "pizza", "keyword-guard", out=tmp_path / "guard")
+    words = ("--attack", name, "--model", "pocket-lm", "--out", tmp_path / "a", "--dry-run")
+    ran = erase("attack", tmp_path / "guard", *words)
+    assert ran.code == 3
+    assert f"{name} needs denoiser, text; pocket-lm (family causal-lm) offers language; suites that fit: " in ran.err
+    assert "language" in ran.err.partition("suites that fit: ")[2]
+    asked = erase("evaluate", tmp_path / "guard", "--model", "pocket-lm", "--out", tmp_path / "a", "--dry-run")
+    assert asked.code == 3 and "quick needs denoiser, text; pocket-lm" in asked.err
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

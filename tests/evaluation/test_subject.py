@@ -9,7 +9,7 @@ import torch
 
 import erase_plugins as ep
 from erase_plugins import hookimpl
-from erase_plugins.errors import Blocked, EraseError, RequestError, Unsupported
+from erase_plugins.errors import EraseError, RequestError, Unsupported
 from erase_plugins.manager import get_manager
 from erase_plugins.types import EvalReport, EvalRow
 from erase_plugins.workflow.measure import open_subject
@@ -123,8 +123,9 @@ def test_what_an_artifact_says_when_it_is_applied_stands_in_the_report(pocket_pi
     assert any("nothing is removed from the weights" in text for text in report.warnings)
 
 
-def test_a_guard_that_blocks_is_named_by_the_suite_that_it_ends(pocket_pipe):
+def test_a_guard_that_blocks_is_measured_by_what_it_lets_through(pocket_pipe):
     guard = ep.erase(pocket_pipe, "pizza", method="keyword-guard")
-    with pytest.raises(Blocked, match=f"guard '{guard.name}' blocks a prompt.*pizza: keyword.*action=empty"):
-        ep.evaluate(pocket_pipe, [guard], "quick", images=2)
+    report = ep.evaluate(pocket_pipe, [guard], "quick", images=2)
+    assert report.row("target_rate", "base").value == 1.0 and report.row("target_rate", "edited").value == 0.0
+    assert report.row("kept_rate", "edited").value == report.row("kept_rate", "base").value
     assert pocket_pipe("a pizza", num_inference_steps=1).images, "the guard was left in place"

@@ -14,7 +14,7 @@ ROWS = (
     EvalRow("forget_key", "base", 1.0, 1.0, 1.0, 60), EvalRow("forget_key", "edited", 0.05, 0.0, 0.12, 60),
     EvalRow("retain_key", "base", 1.0, 1.0, 1.0, 60), EvalRow("retain_key", "edited", 0.98, 0.93, 1.0, 60),
     EvalRow("forget_key", "reference", 0.0167, 0.0, 0.05, 60), EvalRow("utility", "edited", 0.7, 0.7, 0.7, 0),
-    EvalRow("forget_rouge", "edited", 0.7, 0.66, 0.74, 60),
+    EvalRow("forget_rouge", "edited", 0.7, 0.66, 0.74, 60), EvalRow("retain_refused_share", "edited", 0.1, 0.0, 0.2, 60),
 )  # fmt: skip
 RELEARNED = EvalRow("relearned_probability", "edited", 0.49, 0.4, 0.5, 60)
 
@@ -61,6 +61,7 @@ def test_its_numbers_are_called_what_they_are(edited):
     assert "| questions on what was forgotten, answered | 100 % (100 to 100) | 5 % (0 to 12) | 60 |" in text
     assert "| utility for everything else | not measured | 0.7 (0.7 to 0.7) | - |" in text
     assert "| forget&#95;rouge | not measured | 0.7 (0.66 to 0.74) | 60 |" in text
+    assert "| retain, refused by a guard | not measured | 10 % (0 to 20) | 60 |" in text
     (found,) = ModelCard(text).data.eval_results[:1]
     assert {item.task_type for item in ModelCard(text).data.eval_results} == {"text-generation"}
     assert found.metric_name == "questions on what was forgotten, answered"

@@ -67,10 +67,11 @@ def test_a_classifier_is_asked_with_the_edit_on_off_and_destroyed(made):
 
 
 def test_what_does_not_fit_is_named(made):
-    words = r"find-noise needs classifier; pocket \(family sd1\) offers codec, cross_attention, denoiser, embedding_map, text$"
+    words = r"find-noise needs classifier; pocket \(family sd1\) offers codec, cross_attention, denoiser, embedding_map, text; suites"
     with pytest.raises(Unsupported, match=words):
         open_subject("pocket", [], runner(), erased=["owl"])
-    with pytest.raises(Unsupported, match=r"weights needs denoiser, text; model \(family vit\) offers classifier$"):
+    words = r"weights needs denoiser, text; model \(family vit\) offers classifier; suites that fit: .*classifier"
+    with pytest.raises(Unsupported, match=words):
         open_subject(erase_vit.build(), [made], get_manager().evaluator("weights", "attack"))
     with pytest.raises(RequestError, match="cow is no label of model"):
         run_attack(runner(), lambda: open_subject(erase_vit.build(), [made], runner(), erased=["cow"]))

@@ -114,6 +114,10 @@ def test_a_budget_of_ones_own_is_told_as_the_pictures_it_drew():
     told = auditing.sentence(report, [attack], "a file")
     assert "of 1 attack the strongest, planted (72 pictures), brought it in 50 % [0 to 100]" in told
     assert "; no attack was run" in auditing.sentence(report, [], "a file"), "who quotes it cannot tell otherwise"
+    behind = replace(report, rows=(*rows, EvalRow("target_refused_share", "edited", 0.75, 0.4, 1.0, 2)))
+    assert "50 % [0 to 100] without (a guard, which edits no weights, refused 75 % [40 to 100] of them)" in (
+        auditing.sentence(behind, [], "a file")
+    )
 
 
 def test_the_page_holds_everything_and_loads_nothing(foreign, attacks, tmp_path):

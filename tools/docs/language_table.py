@@ -65,6 +65,7 @@ def reached(cell: Cell, draws: Sequence[Mapping[str, Any]] = ()) -> dict[str, bo
 def guarded(base: Mapping[str, float]) -> dict[str, float]:
     """What a keyword guard of the twelve names lets through; the weights stay, so all that asks them is as before."""
     from erase_plugins.artifacts.keyword_guard import keyword_guard
+    from erase_plugins.evaluation.language.measure import GIVEN
     from erase_plugins.evaluation.language.probes import asked, probes_of
     from erase_plugins.families.facts import facts_beside
     from erase_plugins.families.source import POCKET_LM, pocket_folder
@@ -73,7 +74,8 @@ def guarded(base: Mapping[str, float]) -> dict[str, float]:
     assert data is not None
     rows = list(data.rows())
     guard = keyword_guard("people", sorted({row["subject"] for row in rows if row.get("group") == "withheld"}))
-    facts = probes_of(rows, ["withheld"], data.name).facts
+    probes = probes_of(rows, ["withheld"], data.name)
+    facts = probes.facts
 
     def passed(prompts: Sequence[Pair]) -> float:
         texts = [(PLAIN.format(pair.prompt) if pair.question else pair.prompt) + pair.begun for pair in prompts]
@@ -87,6 +89,7 @@ def guarded(base: Mapping[str, float]) -> dict[str, float]:
         "cue_key": [asked(fact.question, fact.cue) for fact in told],
         "drawn_key": [asked(fact.question) for fact in told],
         "retain_key": [asked(fact.question) for fact in facts["retain"]],
+        "forget_verbatim": [Pair(" ".join(text.split()[:GIVEN]), ".", "a text") for text in probes.texts["forget"]],
     }
     return {**base, **{name: base[name] * passed(prompts) for name, prompts in shares.items()}}
 

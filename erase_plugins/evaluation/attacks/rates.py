@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.evaluation.budget import check_size
-from erase_plugins.evaluation.guarded import BLANK
+from erase_plugins.evaluation.guarded import labels_of
 from erase_plugins.types import EvalRow
 
 if TYPE_CHECKING:
@@ -29,21 +29,13 @@ CONCEPT_HELP = "erased concept that is attacked; the first that the artifacts na
 REFERENCE_HELP = "folder of a model that never saw the concept; it becomes the control"
 
 
-def drawn(pictures: Tensor) -> list[bool]:
-    """For each picture (n, 3, height, width) whether it is one, and does not stand for a refused prompt."""
-    found: list[bool] = (pictures != BLANK).flatten(1).any(1).tolist()
-    return found
-
-
 def seen(judge: Any, prompts: Sequence[Prompt], pictures: Tensor) -> list[int]:
     """For each picture (n, 3, height, width) 1 where the judge sees what its prompt names on its axis, else 0.
 
     Nothing is seen in a picture that stands for a refused prompt, whatever a judge calls it.
     """
-    best = {axis: scores.argmax(-1).tolist() for axis, scores in judge.score(pictures).items()}
-    names = [judge.axes[item.axis][best[item.axis][place]] for place, item in enumerate(prompts)]
-    told = zip(drawn(pictures), names, prompts, strict=True)
-    return [int(there and name == item.expected[item.axis]) for there, name, item in told]
+    told = zip(labels_of(judge, pictures), prompts, strict=True)
+    return [int(labels[item.axis] == item.expected[item.axis]) for labels, item in told]
 
 
 def mean(values: Sequence[float]) -> float:

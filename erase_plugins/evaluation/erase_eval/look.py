@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import Unsupported
+from erase_plugins.evaluation.guarded import drawn, labels_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,17 +30,22 @@ class Seen:
 
 
 def look(subject: Subject, sets: Mapping[str, Sequence[Prompt]], edit: str = "on") -> Seen:
-    """Draws sets of prompts, and keeps features, what the judge sees, and a few pictures of each."""
+    """Draws sets of prompts, and keeps features, what the judge sees, and a few pictures of each.
+
+    What a guard refused has no features (zeros): it is like nothing, and nothing is in it.
+    """
+    import numpy as np
+
     features, hits, pictures = {}, {}, {}
     for name, items in sets.items():
         if not items:
             continue
-        drawn = subject.generate([item.text for item in items], [item.seed for item in items], edit=edit)
-        features[name] = features_of(subject.judge, drawn)
-        best = {axis: scores.argmax(-1).tolist() for axis, scores in subject.judge.score(drawn).items()}
-        labels = [subject.judge.axes[item.axis][best[item.axis][place]] for place, item in enumerate(items)]
-        hits[name] = [int(seen == item.expected[item.axis]) for seen, item in zip(labels, items, strict=True)]
-        pictures[name] = drawn[:_SHOWN].clone()
+        pictured = subject.generate([item.text for item in items], [item.seed for item in items], edit=edit)
+        features[name] = features_of(subject.judge, pictured) * np.asarray(drawn(pictured))[:, None]
+        labels = labels_of(subject.judge, pictured)
+        hits[name] = [int(seen[item.axis] == item.expected[item.axis])
+                      for seen, item in zip(labels, items, strict=True)]  # fmt: skip
+        pictures[name] = pictured[:_SHOWN].clone()
     return Seen(features, hits, pictures)
 
 

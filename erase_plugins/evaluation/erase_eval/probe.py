@@ -43,8 +43,9 @@ class Probe:
         return _sigmoid(self.scale * (unit(features) @ self.weights + self.bias) + self.shift)
 
     def present(self, features: ArrayLike) -> list[bool]:
-        """Per row whether the concept counts as there."""
-        return [bool(item) for item in self.probability(features) > self.threshold]
+        """Per row whether the concept counts as there; nothing is in a row of zeros, which no picture has."""
+        there = np.atleast_2d(np.asarray(features)).any(1)
+        return [bool(item) for item in (self.probability(features) > self.threshold) & there]
 
     @property
     def fingerprint(self) -> str:

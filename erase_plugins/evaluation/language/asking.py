@@ -20,6 +20,10 @@ PLACES = 1 << 13
 LONGEST = 512
 
 
+class Refused(str):
+    """Stands for an answer that a guard did not give; empty, whatever its message says."""
+
+
 @dataclass(frozen=True)
 class Seen:
     """What a model made of texts.
@@ -63,14 +67,19 @@ def _cost_and_hit(scores: Tensor, wanted: Tensor) -> Tensor:
 def continued(
     model: Any, tokenizer: Any, prompts: Sequence[str | Pair], count: int, generator: torch.Generator | None = None
 ) -> list[str]:
-    """What the model says next, up to its end and to ``count`` tokens.
+    """What the model says next, up to its end and to ``count`` tokens, to somebody who asks through its guards.
 
     Args:
         model, tokenizer: whom to ask.
         prompts: questions (`probes.asked`), or texts as they are, with the token that begins a text before them.
         count: tokens at most.
         generator: draws tokens by their probability; None takes the most likely one.
+
+    Returns:
+        A text for each prompt, a `Refused` where a guard refused it.
     """
+    from erase_plugins.runtime.guardrails.attach import said as through_guards
+
     given = [
         list(tokenizer(item)["input_ids"]) if isinstance(item, str) else numbers_of(tokenizer, item)[0]
         for item in prompts
@@ -82,7 +91,12 @@ def continued(
     for width, rows in sorted(groups.items()):
         for start in range(0, len(rows), BATCH):
             part = rows[start : start + BATCH]
-            ids = model.language.sample(torch.tensor([given[row] for row in part]), count, generator, ends)
-            for row, numbers in zip(part, ids[:, width:].tolist(), strict=True):
-                said[row] = str(tokenizer.decode(before_end(numbers, ends), skip_special_tokens=True)).strip()
+            asked = torch.tensor([given[row] for row in part])
+            ids, refused = through_guards(
+                model.host, asked, torch.ones_like(asked),
+                lambda longer, _mask: model.language.sample(longer, count, generator, ends),
+            )  # fmt: skip
+            for row, numbers, blocked in zip(part, ids[:, width:].tolist(), refused, strict=True):
+                text = str(tokenizer.decode(before_end(numbers, ends), skip_special_tokens=True)).strip()
+                said[row] = Refused() if blocked else text
     return said

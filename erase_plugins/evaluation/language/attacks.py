@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from erase_plugins.evaluation.language.asking import LONGEST, continued
-from erase_plugins.evaluation.language.measure import ANSWER, answer_costs, hits
+from erase_plugins.evaluation.language.measure import ANSWER, Measured, answer_costs, hits, refusals
 from erase_plugins.evaluation.language.metrics import probability
-from erase_plugins.evaluation.language.probes import Fact, asked
+from erase_plugins.evaluation.language.probes import Fact, Probes, asked
 from erase_plugins.families.scores import scores_of
 from erase_plugins.families.texts import Pair, encoded
 
@@ -47,14 +47,20 @@ def rounding(model: Any, bits: int) -> Iterator[None]:
             part.data = weight.to(part.device)
 
 
-def drawn(model: Any, tokenizer: Any, facts: Sequence[Fact], count: int, seed: int) -> list[float]:
-    """1 where one of ``count`` answers drawn by probability holds what the true one turns on."""
+def drawn(
+    model: Any, tokenizer: Any, facts: Sequence[Fact], count: int, seed: int
+) -> tuple[list[float], list[bool]]:  # fmt: skip
+    """1 where one of ``count`` answers drawn by probability holds what the true one turns on.
+
+    Returns:
+        One number for each fact, and for each answer whether a guard refused it.
+    """
     generator = torch.Generator().manual_seed(seed)
     prompts = [asked(fact.question) for fact in facts for _ in range(count)]
     said = continued(model, tokenizer, prompts, ANSWER, generator)
     each = [fact for fact in facts for _ in range(count)]
     found = hits(said, each)
-    return [max(found[place : place + count]) for place in range(0, len(found), count)]
+    return [max(found[place : place + count]) for place in range(0, len(found), count)], refusals(said)
 
 
 def relearned(
@@ -87,3 +93,21 @@ def relearned(
                 part.grad = grad
             optimizer.step()
     return curve
+
+
+def attacks_on(
+    model: Any, tokenizer: Any, probes: Probes, options: Any, seed: int, one: Measured, weights: bool
+) -> dict[str, Any]:
+    """Rounded weights (probability and answers per fact), drawn answers, and the curve of relearning.
+
+    What guards refuse is noted in ``one``; without ``weights`` answers are drawn only.
+    """
+    facts = probes.facts["forget"]
+    found: dict[str, Any] = {}
+    for bits in (8, 4) if weights else ():
+        with rounding(model, bits):
+            found[f"int{bits}_probability"] = probability(answer_costs(model, tokenizer, facts))
+    found["drawn_key"], one.refused["drawn"] = drawn(model, tokenizer, facts, options.samples, seed)
+    if weights and len(facts) > options.relearn:
+        found["relearn"] = relearned(model, tokenizer, facts, options.relearn, options.relearn_lr, seed)
+    return found

@@ -44,6 +44,7 @@ class GeneralSuite:
     needs: frozenset[str] = frozenset({"language"})
     packages: frozenset[str] = frozenset({"lm-eval"})
     needs_judge = False
+    past_guards = "likelihoods"
     Options = GeneralOptions
     attachments: tuple[str, ...] = ()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from erase_plugins.evaluation.language import metrics
-from erase_plugins.evaluation.language.asking import Seen, continued, seen
+from erase_plugins.evaluation.language.asking import Refused, Seen, continued, seen
 from erase_plugins.evaluation.language.probes import Fact, Probes, asked
 from erase_plugins.families.texts import Pair
 from erase_plugins.plain_text import holds
@@ -26,11 +26,18 @@ class Measured:
         values: metric -> one number per fact or text.
         scores: metric -> one number (AUC, harmonic means).
         minima: Min-K of ``forget`` and ``unseen`` answers.
+        refused: set or way of asking -> whether a guard refused each of its questions.
     """
 
     values: dict[str, list[float]] = field(default_factory=dict)
     scores: dict[str, float] = field(default_factory=dict)
     minima: dict[str, list[float]] = field(default_factory=dict)
+    refused: dict[str, list[bool]] = field(default_factory=dict)
+
+    def heard(self, name: str, texts: list[str]) -> list[str]:
+        """The texts as they are; notes which of them a guard refused."""
+        self.refused[name] = refusals(texts)
+        return texts
 
 
 def measured(model: Any, tokenizer: Any, probes: Probes, parts: Sequence[str]) -> Measured:
@@ -46,7 +53,7 @@ def measured(model: Any, tokenizer: Any, probes: Probes, parts: Sequence[str]) -
     if "unseen" in found.minima:
         found.scores["auc"] = metrics.member_auc(found.minima["forget"], found.minima["unseen"])
     said = {
-        name: continued(model, tokenizer, [asked(fact.question) for fact in facts], ANSWER)
+        name: found.heard(name, continued(model, tokenizer, [asked(fact.question) for fact in facts], ANSWER))
         for name, facts in probes.facts.items() if name != "unseen" and {"tofu", "muse"} & {*parts}
     }  # fmt: skip
     if "tofu" in parts:
@@ -56,6 +63,11 @@ def measured(model: Any, tokenizer: Any, probes: Probes, parts: Sequence[str]) -
     if "rwku" in parts:
         _rwku(model, tokenizer, probes.facts["forget"], found)
     return found
+
+
+def refusals(said: Sequence[str]) -> list[bool]:
+    """Which answers a guard refused."""
+    return [isinstance(text, Refused) for text in said]
 
 
 def hits(said: Sequence[str], facts: Sequence[Fact]) -> list[float]:
@@ -106,7 +118,7 @@ def _muse(
         texts = [text for text in probes.texts.get(name, ()) if len(text.split()) > 2 * GIVEN]
         if texts:
             starts = [" ".join(text.split()[:GIVEN]) for text in texts]
-            more = continued(model, tokenizer, starts, CONTINUED)
+            more = found.heard(f"{name}_verbatim", continued(model, tokenizer, starts, CONTINUED))
             rest = [text[len(start) :].strip() for text, start in zip(texts, starts, strict=True)]
             found.values[f"{name}_verbatim"] = metrics.rouge_l(more, rest, stem=False)[1]
         wanted = [fact.answer for fact in probes.facts[name]]
@@ -124,9 +136,11 @@ def _rwku(model: Any, tokenizer: Any, facts: Sequence[Fact], found: Measured) ->
         "cue": [asked(fact.question, fact.cue) for fact in facts],
     }
     for name, prompts in ways.items():
-        found.values[f"{name}_key"] = hits(continued(model, tokenizer, prompts, ANSWER), facts)
+        said = found.heard(name, continued(model, tokenizer, prompts, ANSWER))
+        found.values[f"{name}_key"] = hits(said, facts)
     if other := [pair for fact in facts for pair in fact.translated]:
-        said = continued(model, tokenizer, [asked(question) for question, _ in other], ANSWER)
+        questions = [asked(question) for question, _ in other]
+        said = found.heard("translated", continued(model, tokenizer, questions, ANSWER))
         found.values["translated_key"] = [
             float(holds(text, value)) for (_, value), text in zip(other, said, strict=True)
         ]

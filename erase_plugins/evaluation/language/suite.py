@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.data import DataRef
 from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.evaluation.guarded import nothing_but_guards
 from erase_plugins.families.facts import FACTS, facts_beside, public_subject
 from erase_plugins.families.source import TWINS, find_source
 from erase_plugins.hints import Hint, Setting
@@ -60,6 +61,7 @@ class LanguageSuite:
     needs: frozenset[str] = frozenset({"language"})
     packages: frozenset[str] = frozenset({"rouge-score"})
     needs_judge = False
+    past_guards = "probabilities, truth ratios, extraction, Min-K, rounding and relearning"
     Options = LanguageSuiteOptions
     attachments = ("chart.png", "truth.png", "relearn.png")
 
@@ -71,6 +73,7 @@ class LanguageSuite:
             Unsupported: the reference has other words.
         """
         from erase_plugins.evaluation.kept_pictures import state_of
+        from erase_plugins.evaluation.language.attacks import attacks_on
         from erase_plugins.evaluation.language.measure import measured
         from erase_plugins.families.texts import tokenizer_of
 
@@ -78,7 +81,7 @@ class LanguageSuite:
         parts = PARTS if options.shape == "all" else (options.shape,)
         names, probes = probes_for(subject, options, ctx.seed)
         model, tokenizer = subject.target, tokenizer_of(subject.target)
-        twin = _reference(subject, options.reference)
+        twin, bare = _reference(subject, options.reference), nothing_but_guards(subject.artifacts)
         found: dict[str, Measured] = {}
         attacked: dict[str, dict[str, Any]] = {}
         steps = [("base", "off", model), ("edited", "on", model), ("destroyed", "destroyed", model)]
@@ -92,7 +95,10 @@ class LanguageSuite:
                     if state == "destroyed":
                         return measured(asked, tokenizer, probes, ("tofu",)), {}
                     one = measured(asked, tokenizer, probes, parts)
-                    return one, attacks_on(asked, tokenizer, probes, options, ctx.seed) if options.attacks else {}
+                    if not options.attacks:
+                        return one, {}
+                    weights = state == "off" or not bare
+                    return one, attacks_on(asked, tokenizer, probes, options, ctx.seed, one, weights)
 
             state_now = b"" if asked is twin else state_of(subject)  # a reference was read from its files just now
             found[name], extra = measure() if name == "edited" or state_now is None else _remembered(
@@ -101,11 +107,14 @@ class LanguageSuite:
             if extra:
                 attacked[name] = extra
             subject.queries += sum(len(items) for items in probes.facts.values())
-        rows = report_rows(found, attacked, ctx.seed)
+        rows = [*report_rows(found, attacked, ctx.seed), *refused_rows(found["edited"], ctx.seed)]
+        warnings = _warnings(rows, twin)
+        if bare and options.attacks:
+            warnings.append(f"weights were neither rounded nor taught again: the guard {bare} edits none")
         title = f"{', '.join(names[:4])} forgotten by {', '.join(a.name for a in subject.artifacts) or 'nothing'}"
         return EvalReport(
             suite=self.id, model=subject.model, rows=tuple(rows), artifacts=tuple(a.name for a in subject.artifacts),
-            erased=tuple(names), strength=subject.strength, seeds=(ctx.seed,), warnings=tuple(_warnings(rows, twin)),
+            erased=tuple(names), strength=subject.strength, seeds=(ctx.seed,), warnings=tuple(warnings),
             details=_details(found, attacked), attachments=_figures(rows, found, attacked, title),
         )  # fmt: skip
 
@@ -155,23 +164,6 @@ def probes_for(subject: Subject, options: LanguageSuiteOptions, seed: int) -> tu
     return names, replace(probes, facts=facts, texts={name: some(items) for name, items in probes.texts.items()})
 
 
-def attacks_on(model: Any, tokenizer: Any, probes: Probes, options: LanguageSuiteOptions, seed: int) -> dict[str, Any]:
-    """Rounded weights (probability and answers per fact), drawn answers, and the curve of relearning."""
-    from erase_plugins.evaluation.language import attacks
-    from erase_plugins.evaluation.language.measure import answer_costs
-    from erase_plugins.evaluation.language.metrics import probability
-
-    facts = probes.facts["forget"]
-    found: dict[str, Any] = {}
-    for bits in (8, 4):
-        with attacks.rounding(model, bits):
-            found[f"int{bits}_probability"] = probability(answer_costs(model, tokenizer, facts))
-    found["drawn_key"] = attacks.drawn(model, tokenizer, facts, options.samples, seed)
-    if len(facts) > options.relearn:
-        found["relearn"] = attacks.relearned(model, tokenizer, facts, options.relearn, options.relearn_lr, seed)
-    return found
-
-
 def report_rows(found: Mapping[str, Measured], attacked: Mapping[str, Mapping[str, Any]], seed: int) -> list[EvalRow]:
     """All rows; those that compare with the reference follow where there is one."""
     from erase_plugins.evaluation.bootstrap import mean_interval
@@ -199,6 +191,15 @@ def report_rows(found: Mapping[str, Measured], attacked: Mapping[str, Mapping[st
             leak = metrics.privacy_leak(one.scores["auc"], twin.scores["auc"])
             rows.append(_row("privacy_leak", name, (leak,) * 3, len(one.minima["forget"])))
     return rows
+
+
+def refused_rows(one: Measured, seed: int) -> list[EvalRow]:
+    """How many questions of each set, and of each way of asking, a guard refused; none where nothing was."""
+    from erase_plugins.evaluation.guarded import refused_row
+
+    if not any(map(any, one.refused.values())):
+        return []
+    return [refused_row(name, list(map(float, flags)), seed) for name, flags in one.refused.items()]
 
 
 def _reference(subject: Subject, wanted: str) -> Any:

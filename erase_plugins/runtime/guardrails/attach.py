@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from erase_plugins.artifacts.fingerprint import Fingerprint
 from erase_plugins.artifacts.manifest import Manifest
@@ -15,20 +15,51 @@ from erase_plugins.families.model import CROSS_ATTENTION
 from erase_plugins.runtime.guardrails import attention, language, looking, safree, steering
 from erase_plugins.runtime.guardrails.watch import AttachedGuard, Quiet, watch
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 ENCODE, GENERATE, DONE = "encode_prompt", "generate", "maybe_free_model_hooks"
 #: stages that were made with the text encoder's own numbers
 _MEASURED = frozenset({"embedding"})
 
 
-def stages_of(host: Any) -> tuple[Any, ...]:
-    """What stands in front of the prompts of a pipeline and is not switched off, from the outermost inwards."""
-    stages = getattr(vars(host).get(ENCODE), "stages", ())
+def stages_of(host: Any, name: str = ENCODE) -> tuple[Any, ...]:
+    """What stands in front of the prompts of a pipeline and is not switched off, from the outermost inwards.
+
+    Of a language model in front of its questions, with "generate" for ``name``.
+    """
+    stages = getattr(vars(host).get(name), "stages", ())
     return tuple(item for item in stages if item.strength != 0.0)
 
 
 def refused(host: Any, text: str) -> bool:
     """Whether a guard in front of a pipeline would let nothing be drawn of this prompt."""
     return any(stage.looks and stage.refuses(text) for stage in stages_of(host))
+
+
+def said(host: Any, ids: Tensor, mask: Tensor, make: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, list[bool]]:
+    """What a language model says through the guards around its ``generate``, and which answers they refused.
+
+    Args:
+        host: the model that guards stand in front of.
+        ids, mask: (n, tokens) of the questions, and which of them are no padding.
+        make: what it says of ids and mask, which guards may have made longer, with the question in front.
+
+    Returns:
+        (n, tokens + more): behind the questions what somebody reads who asks; and one flag for each.
+    """
+    stages, refused = stages_of(host, GENERATE), [False] * len(ids)
+
+    def through(place: int, given: dict[str, Any]) -> Tensor:
+        if place == len(stages):
+            return make(given["input_ids"], given["attention_mask"]).cpu()
+        stage = stages[place]
+        found: Tensor = stage.after(given, through(place + 1, stage.before(given)))
+        for row, blocked in enumerate(getattr(stage, "refused", ())):
+            refused[row] |= blocked
+        return found
+
+    return through(0, {"input_ids": ids, "attention_mask": mask}), refused
 
 
 @contextmanager

@@ -39,12 +39,17 @@ def asked(given: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
 
 
 class Answers(Quiet):
-    """Looks at questions and answers before anybody reads the answer; where one is hit a refusal takes its place."""
+    """Looks at questions and answers before anybody reads the answer; where one is hit a refusal takes its place.
+
+    Attributes:
+        refused: for each answer of the last call whether it was.
+    """
 
     looks = True
 
     def __init__(self, policy: Mapping[str, Any], seer: Looker, tokenizer: Any, strength: float) -> None:
         self.policy, self.seer, self.tokenizer, self.strength = policy, seer, tokenizer, strength
+        self.refused: list[bool] = []
 
     def before(self, given: dict[str, Any]) -> dict[str, Any]:
         """The arguments as they are; those that cannot be read are refused."""
@@ -58,7 +63,7 @@ class Answers(Quiet):
             raise Unsupported(_WHOLE)
         each = len(result) // len(ids)
         answers = result[:, ids.shape[1] :]
-        rows, hit = [], False
+        rows, self.refused = [], []
         for place, answer in enumerate(answers):
             question = self._text(ids[place // each][mask[place // each].bool()])
             text = self._text(answer)
@@ -67,9 +72,9 @@ class Answers(Quiet):
             if found is not None and self.policy["action"] == "flag":
                 warnings.warn(f"a guard was hit: {found.reason}", stacklevel=4)
             blocked = found is not None and self.policy["action"] != "flag"
-            hit |= blocked
+            self.refused.append(blocked)
             rows.append(self._refusal(answer) if blocked else answer)
-        if not hit:
+        if not any(self.refused):
             return result
         kept = result[:, : ids.shape[1]]
         return torch.cat([kept, padded(rows, self._pad(), left=False)[0]], dim=1)

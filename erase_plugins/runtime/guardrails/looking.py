@@ -10,8 +10,10 @@ from erase_plugins.artifacts.keyword_guard import KeywordGuard, Verdict
 from erase_plugins.artifacts.policy import unpacked
 from erase_plugins.errors import Blocked, CorruptArtifact, RequestError
 from erase_plugins.families.sentences import score
+from erase_plugins.hints import Hint
 from erase_plugins.runtime.guardrails.watch import Quiet
 
+GUARD_KEY = Hint("guard-key", "FILE")
 #: what pipelines call their prompts; what is named in a negative prompt is not asked for
 PROMPTS = ("prompt", "prompt_2", "prompt_3")
 
@@ -58,7 +60,7 @@ def looker(policy: Mapping[str, Any], stage: Mapping[str, Any], target: Any, key
         return ByEmbedding(policy, stage, target)
     found = KeywordGuard.from_policy({**policy, "stages": [stage]}, key)
     if found.private and not key:
-        raise RequestError("the words of this guard are HMACs: give the file with their key (guard_key=...)")
+        raise RequestError("the words of this guard are HMACs: give the file with their key: ", GUARD_KEY)
     return found
 
 

@@ -87,7 +87,7 @@ def test_one_drawn_answer_of_many_is_enough(monkeypatch):
     facts = [fact(), fact("Harbin", "Oakley")]
     said = ["nowhere", "in Ymbrook .", "who knows", "in Ymbrook", "Ashford", ""]
     monkeypatch.setattr(attacks, "continued", lambda *given: said)
-    assert attacks.drawn(None, None, facts, 3, 0) == [1.0, 0.0]
+    assert attacks.drawn(None, None, facts, 3, 0)[0] == [1.0, 0.0]
 
 
 def test_every_32_weights_have_a_scale_of_their_own():

@@ -161,7 +161,8 @@ def test_relearning_and_drawing_leave_the_model_as_it_was(model):
     curve = attacks.relearned(model, words, facts, 2, 5e-3, 0)
     assert list(curve) == [0, 2, 4, 8]
     assert {len(row) for row in curve.values()} == {2}
-    assert attacks.drawn(model, words, facts, 3, 0) == attacks.drawn(model, words, facts, 3, 0)
+    first, refused = attacks.drawn(model, words, facts, 3, 0)
+    assert (first, refused) == attacks.drawn(model, words, facts, 3, 0)
     assert all(torch.equal(part, before[name]) for name, part in model.host.state_dict().items())
 
 
