@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+
+import pytest
 import torch
 
 from erase_plugins.workflow.artifacts import load_artifact
@@ -38,6 +41,15 @@ def test_merge_by_sum_adds_the_maps(erase, loaded, pizza_folder, burger_folder, 
                 "--layout", "patch", "--out", tmp_path / "sum", "--json")  # fmt: skip
     assert ran.data["how"].startswith("summed")
     assert torch.allclose(maps(tmp_path / "sum"), maps(pizza_folder) + 0.5 * maps(burger_folder), atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["auto", "sum"])
+def test_nothing_is_merged_with_itself(erase, pizza_folder, burger_folder, tmp_path, mode):
+    copy = shutil.copytree(pizza_folder, tmp_path / "copy")
+    ran = erase("merge", pizza_folder, burger_folder, copy, "--mode", mode, "--out", tmp_path / "x")
+    assert ran.code == 2
+    assert "'erase_pizza' is given twice, and its change would act twice" in ran.err
+    assert [item.name for item in tmp_path.iterdir()] == ["copy"]
 
 
 def test_revoking_a_stranger_names_close_matches_and_changes_nothing(erase, pizza_folder, tmp_path):
