@@ -61,6 +61,15 @@ def test_revoking_a_stranger_names_close_matches_and_changes_nothing(erase, pizz
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_was_summed_is_told_what_it_lacks(erase, loaded, pizza_folder, burger_folder, tmp_path):
+    both = tmp_path / "both"
+    erase("merge", pizza_folder, burger_folder, "--mode", "sum", "--layout", "patch", "--out", both)
+    for words in (("add", both, "--erase", "cat"), ("revoke", both, "--erase", "pizza")):
+        ran = erase(*words, "--out", tmp_path / "x")
+        assert ran.code == 2 and "which adding, revoking and solving jointly need" in ran.err, ran.err
+        assert "mode" not in ran.err  # neither command has one
+
+
 def test_adding_twice_is_refused(erase, loaded, pizza_folder, tmp_path):
     ran = erase("add", pizza_folder, "--erase", "pizza", "--out", tmp_path / "x")
     assert ran.code == 2
