@@ -55,7 +55,7 @@ def merge(
         target: base model, loaded or by name; needed to sum context maps with other changes.
 
     Raises:
-        RequestError: fewer than two, wrong number of weights, weights with mode joint.
+        RequestError: fewer than two, the same one twice, wrong number of weights, weights with mode joint.
         ArtifactError: a joint solution is impossible; says why.
         BaseMismatch: made for different bases.
     """
@@ -73,6 +73,7 @@ def merge(
         if not math.isfinite(factor):
             raise RequestError(f"weight {factor} is not a number that can be used; 1 is the evaluated edit")
     same_base(loaded)
+    _refuse_twice(loaded)
     if still := [item.name for item in loaded if not len(item.edit) and policies(item.manifest)]:
         raise ArtifactError(f"'{still[0]}' is a guard and changes no weights; apply it beside the others instead")
     plain = all(factor == 1.0 for factor in factors)
@@ -211,6 +212,21 @@ def _with_rows(artifact: Artifact, statistics: Statistics, names: Sequence[str],
         rows, guides = encode_member(phrases, str(old.facts["guide"]), table[name].kind, recipe, target)
         again[name] = replace(old, rows=rows, guides=guides)
     return statistics.with_rows(again)
+
+
+def _refuse_twice(artifacts: Sequence[Artifact]) -> None:
+    """Refuses a change that is given twice: their sum would act twice."""
+    from erase_plugins.runtime.twice import mark, same_edit
+
+    seen: dict[Any, list[Artifact]] = {}
+    for item in artifacts:
+        alike = seen.setdefault(mark(item.edit), [])
+        if len(item.edit) and any(same_edit(item.edit, other.edit) for other in alike):
+            raise RequestError(
+                f"'{item.name}' is given twice, and its change would act twice; give it once (to make it stronger, set "
+                "the strength when applying)"
+            )
+        alike.append(item)
 
 
 def same_base(artifacts: Sequence[Artifact]) -> None:

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -56,7 +56,9 @@ class PluginLoader:
             self._problem(name, package, version, "register", message)
             return
         try:
-            self._register(find(), name)
+            with redirect_stdout(sys.stderr):  # what an import prints is no output of the command
+                plugin = find()
+            self._register(plugin, name)
         except (Exception, SystemExit) as error:  # a stranger's import may raise anything, or try to exit
             log.debug("plugin %s failed", name, exc_info=True)
             self._problem(name, package, version, "load", first_line(error))

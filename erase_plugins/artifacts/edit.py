@@ -272,8 +272,11 @@ class Edit:
         """Whether it changes nothing at all: no change, or only such as are zero."""
         return not any(_changes(delta) for _, _, delta in self.items())
 
-    def check_finite(self) -> None:
+    def check_finite(self, advice: str = "") -> None:
         """Refuses NaN and infinity.
+
+        Args:
+            advice: what to do about it, behind what is wrong.
 
         Raises:
             NotFiniteError: names the first offending tensor.
@@ -281,7 +284,7 @@ class Edit:
         for component, key, delta in self.items():
             for name, tensor in delta.tensors().items():
                 if tensor.is_floating_point() and not all_finite(tensor):
-                    raise NotFiniteError(f"{component} {key}: {name} holds NaN or infinity; lower the learning rate")
+                    raise NotFiniteError(f"{component} {key}: {name} holds NaN or infinity{advice}")
 
     def map(self, change: Any) -> Edit:
         """The edit with ``change(component, key, delta)`` in place of every delta."""

@@ -35,6 +35,8 @@ _ENCODER = re.compile(r"^(text_encoder\.)?(text_model\.)?(encoder\.layers|embedd
 _DIFFUSERS = re.compile(r"^(unet|transformer|text_encoder(_2)?)\..+\.lora_[AB]\.weight$")
 _OLD = re.compile(r"_lora\.(down|up)\.weight$|\.lora(_linear_layer)?\.(down|up)\.weight$")
 _LYCORIS = (".lokr_w1", ".lokr_w2", ".lokr_w1_a", ".hada_w1_a", ".oft_blocks", ".oft_diag", ".dora_scale")
+#: what stands behind a module's name in such a file
+_LYCORIS_PART = re.compile(r"\.(lokr_(w[12]|t2)(_[ab])?|hada_(w[12]_[ab]|t[12])|oft_(blocks|diag)|dora_scale|rescale)$")
 
 
 def _any(header: Header, test: Callable[[str], Any]) -> bool:
@@ -120,6 +122,8 @@ def describe_foreign(header: Header) -> str:
 def context_width(header: Header) -> int | None:
     """Width of the text embedding rows, from any key projection of cross-attention."""
     for name, entry in sorted(header.tensors.items()):
+        if _LYCORIS_PART.search(name) and not re.search(r"hada_w[12]_b$", name):
+            continue  # no side of such a part is as wide as the rows
         part = re.search(r"attn2[._](?:processor\.)?to_[kv](?:_lora)?\.?(.*)$", name)
         if part and len(entry.shape) == 2 and not re.search(r"lora_up|lora_B|up\.weight|bias", part[1]):
             return entry.shape[1]
@@ -273,7 +277,7 @@ def _own(header: Header) -> dict[str, Any]:
 def _module(name: str) -> str:
     return re.sub(
         r"\.(lora_(down|up|A|B)(\.\w+)?\.weight|lora(_linear_layer)?\.(down|up)\.weight|alpha|diff|diff_b|weight|bias)$",
-        "", re.sub(r"_lora\.(down|up)\.weight$", "", name),
+        "", re.sub(r"_lora\.(down|up)\.weight$", "", _LYCORIS_PART.sub("", name)),
     )  # fmt: skip
 
 

@@ -34,5 +34,8 @@ def statistics_of(edit: Edit, name: str = "artifact") -> Statistics:
     """
     facts = edit.meta.get("statistics")
     if not isinstance(facts, dict):
-        raise ArtifactError(f"'{name}' holds no closed-form statistics; only mode 'sum' can combine it")
+        raise ArtifactError(
+            f"'{name}' holds no closed-form statistics, which adding, revoking and solving jointly need; "
+            "it can only be summed with others (merge)"
+        )
     return statistics_from_tensors(edit.statistics, facts)

@@ -232,7 +232,7 @@ def read_file(path: Path, family_id: str | None, known: Known) -> Artifact:
     else:
         family, edit = foreign_edit(path, header, layout, family_id, known)
         manifest = foreign_manifest(path, header, family, edit)
-    check_edit(edit, family)
+    check_edit(edit, family, path.name)
     name = f"{slug(path.stem)}.safetensors"
     info = ArtifactFile(name=name, layout=layout.id, sha256=file_hash(path), bytes=path.stat().st_size)
     return Artifact(replace(manifest, files=(info,)), edit, path)
@@ -259,11 +259,19 @@ def foreign_edit(path: Path, header: Any, layout: Any, family_id: str | None, kn
         raise ArtifactError(f"'{path.name}' may be of family {names}; say which with ", Hint("family"))
     if found:
         return found[0]
+    if family_id:
+        seems = f"; it looks like a file for family {likely.id}" if likely and likely.id != family_id else ""
+        raise ArtifactError(f"'{path.name}' does not fit family {'; '.join(problems)[:400]}{seems}")
     raise ArtifactError(f"'{path.name}' fits no registered family ({'; '.join(problems)[:400]})")
 
 
-def check_edit(edit: Edit, family: Any) -> None:
+def check_edit(edit: Edit, family: Any, file: str = "") -> None:
     """What every edit that was read must be: of this family and its components, not empty, finite everywhere.
+
+    Args:
+        edit: what was read.
+        family: that it is for.
+        file: name of the file that it was read from, to be told.
 
     Raises:
         CorruptArtifact: names the tensor.
@@ -283,7 +291,7 @@ def check_edit(edit: Edit, family: Any) -> None:
     try:
         edit.check_finite()
     except NotFiniteError as error:
-        raise CorruptArtifact("damaged values: ", error) from error
+        raise CorruptArtifact("damaged values", f" in '{file}'" if file else "", ": ", error) from error
 
 
 def artifact_json(artifact: Artifact) -> dict[str, Any]:

@@ -126,10 +126,12 @@ def command(
 
 
 def _is_attack(word: str) -> bool:
-    """Whether a word names an attack, and nothing on disk."""
+    """Whether a word names an attack, and no artifact on disk; the folder of its plugin may well be called like it."""
     from erase_plugins.manager import get_manager
 
-    return word in [entry.item.id for entry in get_manager().evaluators("attack")] and not Path(word).exists()
+    if word not in [entry.item.id for entry in get_manager().evaluators("attack")]:
+        return False
+    return not Path(word).exists() or (Path(word).is_dir() and not any(Path(word).glob("*.safetensors")))
 
 
 def _is_place(word: str) -> bool:

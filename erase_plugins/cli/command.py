@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import shlex
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, redirect_stdout
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ _ELSEWHERE = {
     **dict.fromkeys(("--preserve", "--preserve-set", "--preserve-concepts", "--retain-concepts"), ("--keep", "")),
     **dict.fromkeys(("--weight", "--scale", "--multiplier"), ("--strength", "")),
     **dict.fromkeys(("--output", "--output-dir", "--save-path", "--save-dir"), ("--out", "")),
+    "--out": ("--into", ""),
 }
 
 
@@ -53,6 +55,17 @@ class Command(click.Command):
         """The example, below the options; never broken, so that it can be pasted."""
         formatter.write(f"\nExample:\n  {ctx.command_path} {self.example}".rstrip() + "\n")
         super().format_epilog(ctx, formatter)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs it; with ``--json`` what methods, plugins and libraries print goes to stderr, beside the one object."""
+        from erase_plugins.cli.console import State
+
+        settings = ctx.ensure_object(State)
+        if not settings.json:
+            return super().invoke(ctx)
+        settings.out = sys.stdout
+        with redirect_stdout(sys.stderr):
+            return super().invoke(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         from erase_plugins.cli.console import State
@@ -98,7 +111,7 @@ preset_option = click.option(
     "--preset", metavar="FILE", help="TOML file with option values by kind of model and concept; --set wins over it."
 )
 force_option = click.option(
-    "--force", is_flag=True, help="Replace what was written at --out earlier; nothing else is ever replaced."
+    "--force", is_flag=True, help="Replace what was written there earlier; nothing else is ever replaced."
 )
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would be done; touch nothing.")
 layout_option = click.option(

@@ -32,6 +32,8 @@ class State:
     undo: list[Any] = field(default_factory=list)
     hints: list[str] = field(default_factory=list)
     emitted: bool = False
+    #: where the one object of ``--json`` goes; None is stdout
+    out: Any = None
 
 
 def state() -> State:
@@ -76,13 +78,14 @@ def hint(text: str, passing: bool = False) -> None:
 def emit(data: Mapping[str, Any]) -> None:
     """The one JSON object of ``--json``, with the hints that were given before; silent without it."""
     if state().json:
-        click.echo(dump({**data, "hints": state().hints} if state().hints else data))
+        out = state().out
+        click.echo(dump({**data, "hints": state().hints} if state().hints else data, out), file=out)
         state().emitted = True
 
 
-def dump(data: Mapping[str, Any]) -> str:
-    """JSON text; ASCII only where the console cannot do better, never NaN."""
-    ascii_only = not _is_utf8(sys.stdout)
+def dump(data: Mapping[str, Any], out: Any = None) -> str:
+    """JSON text; ASCII only where the console (``out``, or stdout) cannot do better, never NaN."""
+    ascii_only = not _is_utf8(out or sys.stdout)
     return json.dumps(_finite(data), indent=2, ensure_ascii=ascii_only, allow_nan=False, default=str)
 
 

@@ -140,7 +140,8 @@ def report(error: BaseException, settings: State) -> int:
         traceback.print_exception(error)
     code, kind, message = describe(error, settings.resumes)
     if settings.json and not settings.emitted:  # a second object would make both unreadable
-        click.echo(dump({"error": {"type": kind, "message": message, "exit_code": code}}))
+        told = dump({"error": {"type": kind, "message": message, "exit_code": code}}, settings.out)
+        click.echo(told, file=settings.out)
     click.echo(f"error: {message}", err=True)
     return code
 

@@ -82,12 +82,13 @@ def _folder_facts(place: Path) -> dict[str, Any]:
     else:  # as another program wrote it
         artifact = load_artifact(place)
         manifest, statistics = artifact.manifest, bool(artifact.edit.statistics)
+    absent = [item.name for item in manifest.files if not (place / item.name).is_file()]  # a pull leaves some out
     return {
         "path": place.name, "kind": "artifact", "title": "an erase-plugins artifact folder, verified",
         "family": manifest.family, "erased": list(manifest.erased), "kept": list(manifest.preserve),
         "method": manifest.method.get("id"), "rank": manifest.rank, "modules": manifest.modules,
-        "bytes": sum(item.bytes for item in manifest.files), "statistics": statistics, "again": command,
-        "manifest": json.loads(manifest.to_json()),
+        "bytes": sum(item.bytes for item in manifest.files if item.name not in absent), "statistics": statistics,
+        "again": command, "absent": absent, "manifest": json.loads(manifest.to_json()),
     }  # fmt: skip
 
 
@@ -133,7 +134,7 @@ def _show(facts: dict[str, Any]) -> None:
         "erased": facts.get("erased"),
         "kept": facts.get("kept"),
         "method": facts.get("method"),
-        "rank": facts.get("rank"),
+        "rank": facts.get("rank") or None,
         "modules": facts.get("modules"),
         "components": facts.get("components"),
         "strength": _strength(manifest.get("strength")),
@@ -154,7 +155,8 @@ def _show(facts: dict[str, Any]) -> None:
         if value not in (None, "", [], {}):
             say_fact(f"{name}: {_cell(value)}")
     for item in manifest.get("files", ()):
-        say_fact(f"file: {item['name']} ({item['layout']}, {human_bytes(item['bytes'])})")
+        there = "not here" if item["name"] in facts.get("absent", ()) else human_bytes(item["bytes"])
+        say_fact(f"file: {item['name']} ({item['layout']}, {there})")
     for text in (*manifest.get("warnings", ()), *manifest.get("notes", ())):
         say_fact(f"note: {text}")
     if facts.get("again"):

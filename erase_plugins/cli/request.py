@@ -243,7 +243,7 @@ def status(folder: str, key: str | None, day: str | None, pending: bool) -> None
     from erase_plugins.requests.deadlines import date
     from erase_plugins.requests.states import ANSWERED
 
-    ledger = _desk(folder, key).ledger()
+    ledger = _read(folder, key)
     today = _today() if day is None else date(day)
     facts = [case.facts(today) for case in ledger.cases.values() if not pending or case.state not in ANSWERED]
     facts.sort(key=lambda item: (item["state"] in ANSWERED, item["due"]))
@@ -265,7 +265,7 @@ def export(folder: str, key: str | None, case: str, role: str, dry_run: bool, ou
     from erase_plugins.artifacts.atomic import atomic_folder
     from erase_plugins.requests.certificate import CERTIFICATE, certificate, to_json, to_text
 
-    ledger = _desk(folder, key).ledger()
+    ledger = _read(folder, key)
     data = certificate(ledger, ledger.case(case))
     if not dry_run:
         with atomic_folder(Path(out), force, "request-certificate") as work:
@@ -290,6 +290,18 @@ def _desk(folder: str, key: str | None) -> Any:
     from erase_plugins.requests.store import Desk
 
     return Desk.open(folder, key)
+
+
+def _read(folder: str, key: str | None) -> Any:
+    """All requests, to be looked at; also where their key was lost, which is told."""
+    desk = _desk(folder, key)
+    if desk.key_file.exists():
+        return desk.ledger()
+    hint(
+        f"warning: the key '{desk.key_file.name}' is missing, so that lines cut off at the end would not be noticed "
+        "and nothing can be entered; bring back a copy of it, or say with --key where it is"
+    )
+    return desk.ledger(sealed=False)
 
 
 def _done(desk: str, ledger: Any, name: str, dry_run: bool, **more: Any) -> None:

@@ -98,7 +98,7 @@ def run_method(
     started = time.perf_counter()
     try:
         edit, result = checked(method, method.run(plan, target, ctx), target.family.id)
-        edit.check_finite()
+        edit.check_finite("; lower the learning rate")
         if len(edit) and edit.is_nothing:
             raise RunRefused(
                 f"{method.id} found nothing to change: every change is zero, so nothing was written; check what the "

@@ -140,7 +140,7 @@ class Desk:
         Raises:
             CorruptArtifact: a line was changed, cut, doubled or reordered, or the seal does not fit.
         """
-        with self._connected() as base:
+        with self._connected(reading=True) as base:
             return self._read(base, self.key if sealed else None)
 
     def append(self, make: Callable[[Ledger], Bodies], role: str = "operator", dry_run: bool = False) -> Ledger:
@@ -178,23 +178,39 @@ class Desk:
     # ---- inside ------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _connected(self) -> Iterator[sqlite3.Connection]:
+    def _connected(self, reading: bool = False) -> Iterator[sqlite3.Connection]:
+        still = reading and not os.access(self.folder, os.W_OK)
         try:
-            base = _open(self.folder / DATABASE, timeout=PATIENCE, isolation_level=None)
+            base = self._opened_still() if still else _open(self._file, timeout=PATIENCE, isolation_level=None)
             try:
-                base.execute("PRAGMA journal_mode=WAL")
-                base.execute("PRAGMA synchronous=FULL")
+                if not still:
+                    base.execute("PRAGMA journal_mode=WAL")
+                    base.execute("PRAGMA synchronous=FULL")
                 yield base
             finally:
                 base.close()
         except sqlite3.OperationalError as error:
             if "no such table" in str(error):
                 raise CorruptArtifact(f"'{DATABASE}' holds no requests; {_COPY}") from error
-            raise ArtifactError(
-                f"the requests cannot be opened: {error}; wait for other commands and try again"
-            ) from error
+            busy = "locked" in str(error) or "busy" in str(error)
+            advice = "wait for other commands and try again" if busy else "check the rights and the free space"
+            raise ArtifactError(f"the requests cannot be opened or written: {error}; {advice}") from error
         except sqlite3.DatabaseError as error:
             raise CorruptArtifact(f"'{DATABASE}' is damaged: {error}; {_COPY}") from error
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / DATABASE
+
+    def _opened_still(self) -> sqlite3.Connection:
+        """The database where nobody can write: SQLite would make files beside it even to read."""
+        waiting = self._file.with_name(f"{DATABASE}-wal")
+        if waiting.exists() and waiting.stat().st_size:
+            raise ArtifactError(
+                f"'{self.folder.name}' cannot be written to, and its last lines wait in '{waiting.name}'; copy the "
+                "folder to where it can be"
+            )
+        return _open(f"{self._file.resolve().as_uri()}?immutable=1", uri=True, isolation_level=None)
 
     @contextmanager
     def _writing(self, create: bool = False) -> Iterator[sqlite3.Connection]:

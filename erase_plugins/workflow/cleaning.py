@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,7 +15,7 @@ from erase_plugins.artifacts.atomic import atomic_file, atomic_folder
 from erase_plugins.artifacts.edit import Delta, Edit, LowRank
 from erase_plugins.artifacts.lora_rewrite import PEFT_CONFIG, PEFT_FILE
 from erase_plugins.artifacts.manifest import HEADER_KEY
-from erase_plugins.errors import ArtifactError, RequestError, Unsupported
+from erase_plugins.errors import ArtifactError, CorruptArtifact, RequestError, Unsupported
 from erase_plugins.families.model import EMBEDDING_MAP
 from erase_plugins.given import checked
 from erase_plugins.hints import Hint
@@ -138,6 +139,13 @@ def clean_lora(
         target = as_target(found, **load) if isinstance(found, FoundModel) else as_target(found)
         clean = _run(file, loaded, layout, target, phrases, keep, strict, steps, seed, work)
         before, after, bare = _measured(target, loaded, clean, phrases, keep, images, seed)
+        if not all(map(math.isfinite, (*before.values(), *after.values()))):
+            raise CorruptArtifact(
+                f"with '{file.name}' predictions are no numbers any more; its values or alphas are damaged"
+            )
+    if not (before["effect"] or before["elsewhere"]):
+        nothing = "the LoRA changes no prediction here, so there was nothing to take out"
+        made = replace(made, notes=(*made.notes, nothing))
     return replace(made, path=place, before=before, after=after, base=bare)
 
 

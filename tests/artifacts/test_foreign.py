@@ -94,6 +94,27 @@ def test_rank_components_and_evidence(tmp_path):
     assert found["says"] == {"ss_network_dim": "2"}
 
 
+@pytest.mark.parametrize(
+    ("parts", "evidence"),
+    [
+        (
+            {"hada_w1_a": (320, 2), "hada_w1_b": (2, 768), "hada_w2_a": (320, 2), "hada_w2_b": (2, 768)},
+            "context width 768",
+        ),
+        ({"lokr_w1": (4, 4), "lokr_w2_a": (80, 2), "lokr_w2_b": (2, 192)}, "names only"),
+        ({"lora_down.weight": (2, 768), "lora_up.weight": (320, 2), "dora_scale": (320, 1)}, "context width 768"),
+        ({"oft_blocks": (4, 80, 80)}, "names only"),
+    ],
+)
+def test_modules_and_width_of_lycoris_files(parts, evidence, tmp_path):
+    stems = (STEM, STEM.replace("to_k", "to_v"))
+    tensors = {f"{stem}.{part}": torch.ones(shape) for stem in stems for part, shape in parts.items()}
+    write_tensors(tmp_path / "l.safetensors", {**tensors, **{f"{stem}.alpha": torch.tensor(1.0) for stem in stems}}, {})
+    facts = inspect_file(tmp_path / "l.safetensors")
+    assert (facts["kind"], facts["modules"], facts["family"]) == ("lycoris", 2, "sd1")
+    assert facts["evidence"].startswith(evidence)
+
+
 def test_our_own_file_names_its_manifest(pocket_target, tmp_path):
     saved = artifact_of(pocket_target, random_edit(pocket_target, ("cross_kv",))).save(tmp_path / "a")
     for item in saved.manifest.files:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+
+import pytest
 import torch
 
 from erase_plugins.workflow.artifacts import load_artifact
@@ -40,6 +43,15 @@ def test_merge_by_sum_adds_the_maps(erase, loaded, pizza_folder, burger_folder, 
     assert torch.allclose(maps(tmp_path / "sum"), maps(pizza_folder) + 0.5 * maps(burger_folder), atol=1e-6)
 
 
+@pytest.mark.parametrize("mode", ["auto", "sum"])
+def test_nothing_is_merged_with_itself(erase, pizza_folder, burger_folder, tmp_path, mode):
+    copy = shutil.copytree(pizza_folder, tmp_path / "copy")
+    ran = erase("merge", pizza_folder, burger_folder, copy, "--mode", mode, "--out", tmp_path / "x")
+    assert ran.code == 2
+    assert "'erase_pizza' is given twice, and its change would act twice" in ran.err
+    assert [item.name for item in tmp_path.iterdir()] == ["copy"]
+
+
 def test_revoking_a_stranger_names_close_matches_and_changes_nothing(erase, pizza_folder, tmp_path):
     before = {item.name: item.read_bytes() for item in pizza_folder.iterdir()}
     ran = erase("revoke", pizza_folder, "--erase", "piza", "--out", tmp_path / "x")
@@ -47,6 +59,15 @@ def test_revoking_a_stranger_names_close_matches_and_changes_nothing(erase, pizz
     assert "did you mean 'pizza'?" in ran.err
     assert {item.name: item.read_bytes() for item in pizza_folder.iterdir()} == before
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_summed_is_told_what_it_lacks(erase, loaded, pizza_folder, burger_folder, tmp_path):
+    both = tmp_path / "both"
+    erase("merge", pizza_folder, burger_folder, "--mode", "sum", "--layout", "patch", "--out", both)
+    for words in (("add", both, "--erase", "cat"), ("revoke", both, "--erase", "pizza")):
+        ran = erase(*words, "--out", tmp_path / "x")
+        assert ran.code == 2 and "which adding, revoking and solving jointly need" in ran.err, ran.err
+        assert "mode" not in ran.err  # neither command has one
 
 
 def test_adding_twice_is_refused(erase, loaded, pizza_folder, tmp_path):

@@ -87,6 +87,17 @@ def test_attack_and_model_may_stand_in_front(erase, loaded, pizza_folder, tiny, 
     assert not (tmp_path / "b").exists()
 
 
+def test_an_attack_may_be_called_like_the_folder_of_its_plugin(erase, pizza_folder, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / tiny).mkdir()
+    (tmp_path / tiny / "pyproject.toml").touch()  # as new-plugin leaves it
+    ran = erase("attack", tiny, "pocket", pizza_folder, "--dry-run", "--json")
+    assert (ran.code, ran.data["attack"], ran.data["erased"]) == (0, tiny, ["pizza"]), ran.err
+    (tmp_path / "weights").symlink_to(pizza_folder)  # an artifact called like an attack is one
+    ran = erase("attack", "weights", "--attack", tiny, "--dry-run", "--json")
+    assert (ran.code, ran.data["attack"], ran.data["erased"]) == (0, tiny, ["pizza"]), ran.err
+
+
 def test_a_dry_run_touches_nothing(erase, pizza_folder, tmp_path):
     ran = erase("attack", pizza_folder, "--budget", "standard", "--out", tmp_path / "a", "--dry-run", "--json")
     assert ran.data["dry_run"] is True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 
 @pytest.fixture
@@ -57,6 +57,55 @@ def test_refusals_are_one_line(erase, lora, tmp_path, words, told):
     assert ran.code == 2
     assert told in ran.err
     assert len(ran.err.strip().splitlines()) == 1
+
+
+def altered(file, change):
+    """A copy of a LoRA with other tensors."""
+    place = file.with_name("other.safetensors")
+    save_file({name: change(name, tensor).contiguous() for name, tensor in load_file(file).items()}, place)
+    return place
+
+
+def _strong(name, tensor):
+    return torch.tensor(1e38) if name.endswith("alpha") else tensor
+
+
+def _broken(name, tensor):
+    return tensor.fill_(float("nan")) if "lora_up" in name else tensor
+
+
+@pytest.mark.parametrize(("change", "told", "not_told"), [
+    (_strong, "with 'other.safetensors' predictions are no numbers any more", ""),
+    (_broken, "damaged values in 'other.safetensors': unet ", "learning rate"),
+    (lambda name, tensor: tensor.to(torch.int8), "'other.safetensors' does not fit family sd1: ", "registered"),
+])  # fmt: skip
+def test_damaged_files_are_refused_and_named(erase, loaded, lora, tmp_path, change, told, not_told):
+    out = tmp_path / "o.safetensors"
+    ran = erase("clean-lora", altered(lora, change), "--erase", "zorbax", "--base", "pocket", "--images", "0",
+                "--out", out)  # fmt: skip
+    assert ran.code == 2 and told in ran.err, ran.err
+    assert not not_told or not_told not in ran.err
+    assert not out.exists() and len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_lora_of_another_family_is_named(erase, loaded, tmp_path):
+    layer = "transformer.single_transformer_blocks.0.attn.to_q"
+    save_file(
+        {f"{layer}.lora_A.weight": torch.ones(2, 3072), f"{layer}.lora_B.weight": torch.ones(3072, 2)},
+        tmp_path / "flux.safetensors",
+    )
+    ran = erase("clean-lora", tmp_path / "flux.safetensors", "--erase", "zorbax", "--base", "pocket",
+                "--out", tmp_path / "o.safetensors")  # fmt: skip
+    assert ran.code == 2
+    assert "does not fit family sd1" in ran.err and "it looks like a file for family flux" in ran.err
+
+
+def test_a_lora_that_does_nothing_is_told(erase, loaded, lora, tmp_path):
+    still = altered(lora, lambda name, tensor: tensor.zero_() if name.endswith("alpha") else tensor)
+    ran = erase("clean-lora", still, "--erase", "zorbax", "--base", "pocket", "--images", "0",
+                "--out", tmp_path / "o.safetensors", "--json")  # fmt: skip
+    assert ran.data["before"]["effect"] == 0
+    assert "the LoRA changes no prediction here, so there was nothing to take out" in ran.data["notes"]
 
 
 def test_what_is_there_stays(erase, lora):

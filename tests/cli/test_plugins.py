@@ -114,6 +114,15 @@ def test_a_single_file_plugin_adds_commands(erase, tmp_path, unload):
     assert (ran.code, ran.out) == (0, "hello world\n"), ran.err
 
 
+def test_what_a_plugin_prints_stays_out_of_the_json(erase, tmp_path, unload):
+    file = tmp_path / "chatty.py"
+    file.write_text(FILE.replace("class Nothing", 'print("hello at import")\n\n\nclass Nothing', 1)
+                    .replace("return [", 'print("hello in a hook")\n    return [', 1))  # fmt: skip
+    ran = erase("--plugin", file, "list", "methods", "--json")
+    assert "nothing" in {row["id"] for row in ran.data["methods"]}
+    assert ran.err.count("hello at import") == ran.err.count("hello in a hook") == 1
+
+
 def test_help_shows_the_commands_of_a_single_file_plugin(erase, tmp_path, unload):
     file = tmp_path / "greeting_too.py"
     file.write_text(COMMAND)

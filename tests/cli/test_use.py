@@ -235,6 +235,18 @@ def test_inspect_shows_a_certificate_and_the_data(erase, pizza_folder, tmp_path)
     assert "certificate" not in erase("inspect", pizza_folder).out
 
 
+def test_inspect_does_not_count_files_that_a_pull_left_out(erase, pizza_folder, tmp_path):
+    place = shutil.copytree(pizza_folder, tmp_path / "pulled")
+    left = [item.name for item in place.glob("*kohya*")]
+    for name in left:
+        (place / name).unlink()
+    ran = erase("inspect", place, "--json")
+    names = {item["name"] for item in ran.data["manifest"]["files"]}
+    assert ran.data["absent"] == left and len(left) == 1
+    assert ran.data["bytes"] == sum((place / name).stat().st_size for name in names - set(left))
+    assert f"{left[0]} (kohya, not here)" in erase("inspect", place).out
+
+
 def test_inspect_many_goes_on_after_a_bad_one(erase, loaded, pizza_folder, tmp_path):
     bad = tmp_path / "bad.safetensors"
     bad.write_bytes(b"not a safetensors file")

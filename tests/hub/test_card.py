@@ -505,6 +505,16 @@ def test_the_first_sentence_tells_the_numbers_and_what_brings_it_back(pizza):
     assert "was not measured. Nobody has attacked it" in body_of(hub_cards.card(pizza)).split("\n\n")[2]
 
 
+def test_what_is_still_drawn_is_not_said_to_be_gone(pizza):
+    def said(rate):
+        rows = (replace(ROWS[1], value=rate, low=0.0, high=1.0), ROWS[2])
+        return body_of(hub_cards.card(pizza, report(pizza, rows))).split("\n\n")[1]
+
+    for rate in (0.11, 0.75):
+        assert "it was made so that the model no longer draws **pizza**, but was measured otherwise. Take" in said(rate)
+    assert "and it no longer draws **pizza**. Take it off" in said(0.1)
+
+
 def test_links_lead_to_the_hub_that_the_client_talks_to(pizza, monkeypatch):
     """Who publishes on a Hub of their own would send readers to strangers' repositories of the same names."""
     named = pizza.with_manifest(base={**pizza.manifest.base, "model": "me/model"})

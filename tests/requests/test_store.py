@@ -202,6 +202,30 @@ def test_the_key_is_outside_and_its_own_readers(tmp_path):
         Desk.create(tmp_path / "desk", tmp_path / "desk" / "inside.key")
 
 
+def test_requests_on_a_read_only_disk_are_read_and_not_entered(tmp_path, monkeypatch):
+    store = lived(tmp_path / "desk")[0]
+    lines = len(store.ledger().entries)
+    before = {item.name: item.stat().st_mtime_ns for item in store.folder.iterdir()}
+    monkeypatch.setattr(store_file.os, "access", lambda path, mode: False)
+    assert len(store.ledger().entries) == lines
+    with store._connected(reading=True) as base, pytest.raises(sqlite3.OperationalError, match="readonly"):
+        base.execute("DELETE FROM seal")
+    assert {item.name: item.stat().st_mtime_ns for item in store.folder.iterdir()} == before
+    (store.folder / f"{DATABASE}-wal").write_bytes(b"lines that were not put in their place")
+    with pytest.raises(ArtifactError, match=r"its last lines wait in 'requests.db-wal'; copy the folder"):
+        store.ledger()
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [("database is locked", "wait for other commands"), ("attempt to write a readonly database", "check the rights"),
+     ("database or disk is full", "the free space")],
+)  # fmt: skip
+def test_who_cannot_write_is_told_why(desk, said, advice):
+    with pytest.raises(ArtifactError, match=f"{said}; .*{advice}"), desk[0]._connected():
+        raise sqlite3.OperationalError(said)
+
+
 def test_the_same_name_has_other_marks_at_another_desk(tmp_path):
     marks = [Desk.create(tmp_path / name).mark(CANARY) for name in ("one", "two")]
     assert marks[0] != marks[1]

@@ -49,6 +49,21 @@ def everything(folder) -> bytes:
     return b"\n".join(path.name.encode() + path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
 
 
+def test_without_the_key_requests_are_read_and_none_is_entered(erase, tmp_path):  # noqa: F811
+    desk, name = intake(tmp_path / "desk", CANARY)
+    told = erase("request", "status", desk.folder, "--json").data
+    desk.key_file.unlink()
+    status = erase("request", "status", desk.folder, "--json")
+    assert status.data["requests"] == told["requests"] and status.data["head"] == told["head"], status.err
+    assert "the key 'desk.key' is missing" in status.data["hints"][0]
+    answer = erase("request", "export", desk.folder, name, "--out", tmp_path / "answer")
+    assert answer.code == 0 and (tmp_path / "answer" / "certificate.json").is_file()
+    for words in (("decide", desk.folder, name, "hold", "--reason", "identity"), ("plan", desk.folder, name)):
+        ran = erase("request", *words)
+        assert ran.code != 0 and "the key 'desk.key' is missing" in ran.err
+    assert len(desk.ledger(sealed=False).entries) == told["lines"]
+
+
 def test_no_name_is_anywhere(loaded, erase, tmp_path, caplog):  # noqa: F811
     caplog.set_level(logging.DEBUG)
     (tmp_path / "who.txt").write_text(f"{CANARY}\n")
