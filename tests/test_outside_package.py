@@ -143,6 +143,7 @@ def test_the_measuring_templates_ask_for_what_they_say(tmp_path):
     budget = SimpleNamespace(queries=20, seed=7, name="quick", remember=lambda name, work: kept.append(name) or work())
     report = attack.run(subject, budget)
     assert report.queries == sum(len(seeds) for _, seeds, _ in calls) == 20
+    assert report.passes == 320, "eight steps with guidance, two passes each"
     assert len(set(kept)) == len(calls) == 5
     assert [edit for _, _, edit in calls] == ["on"] * 4 + ["destroyed"]
     assert calls[3][:2] == calls[4][:2] and not set(calls[3][1]) & set(calls[0][1])
