@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy
 import pytest
 
 from erase_plugins.errors import RequestError, UnknownName
@@ -110,6 +113,40 @@ def test_the_template_passes_its_own_tests(own_tests, kind):
     longest, least = BOUNDS[kind]
     assert len(files[2].read_text().splitlines()) <= longest
     assert len([line for line in own_tests[1] if f"[{TEMPLATES[kind]}-" in line]) >= least
+
+
+def test_the_measuring_templates_ask_for_what_they_say(tmp_path):
+    """Without the edit the concept is seen, with it and in a destroyed model it is not; three of three by Wilson."""
+    calls = []
+
+    def generate(prompts, seeds, edit="on"):
+        calls.append((set(prompts), list(seeds), edit))
+        return [edit] * len(prompts)
+
+    def score(pictures):
+        return {"kind": numpy.array([[float(edit == "off"), 0.5] for edit in pictures])}
+
+    judge = SimpleNamespace(id="j", axes={"kind": ("owl", "cat")}, score=score)
+    subject = SimpleNamespace(images=3, erased=["owl"], model="m", artifacts=[], judge=judge, steps=8, strength=1.0,
+                              generate=generate)  # fmt: skip
+    suite, attack = (
+        runpy.run_path(str(write_plugin_template(TEMPLATES[kind], tmp_path / kind, kind)[2]))[name]()
+        for kind, name in (("suite", "MySuite"), ("attack", "MyAttack"))
+    )
+    ctx = SimpleNamespace(seed=5, options={"prompt": "a {}"}, progress=lambda *_: None)
+    rows = suite.run(subject, ctx).rows
+    assert [(row.subject, row.value) for row in rows] == [("base", 1.0), ("edited", 0.0), ("destroyed", 0.0)]
+    assert (rows[0].low, rows[0].high) == (pytest.approx(0.43847, abs=1e-4), 1.0)
+    assert calls == [({"a owl"}, [5, 6, 7], edit) for edit in ("off", "on", "destroyed")]
+    calls.clear()
+    kept = []
+    budget = SimpleNamespace(queries=20, seed=7, name="quick", remember=lambda name, work: kept.append(name) or work())
+    report = attack.run(subject, budget)
+    assert report.queries == sum(len(seeds) for _, seeds, _ in calls) == 20
+    assert report.passes == 320, "eight steps with guidance, two passes each"
+    assert len(set(kept)) == len(calls) == 5
+    assert [edit for _, _, edit in calls] == ["on"] * 4 + ["destroyed"]
+    assert calls[3][:2] == calls[4][:2] and not set(calls[3][1]) & set(calls[0][1])
 
 
 @pytest.mark.parametrize(("kind", "taken"), [("suite", "quick"), ("attack", "weights"), ("trained", "esd")])
