@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ def save(model: Any, folder: Path, pictures: dict[str, torch.Tensor]) -> Path:
 
 def trained(folder: Path, epochs: int = 15) -> Path:
     """A folder with a classifier of digits, trained for some seconds."""
-    return _taught(vit(), digits(), folder, epochs, 2e-3)
+    pictures = digits()
+    return save(_taught(vit(), pictures, epochs, 2e-3), folder, pictures)
 
 
 def run_of(host: Any) -> Any:
@@ -61,10 +63,16 @@ def run_of(host: Any) -> Any:
 
 
 def small(folder: Path, train: int = 400, test: int = 120) -> Path:
-    """The same with one narrow block and few pictures, trained for about a second."""
+    """The same with one narrow block and few pictures, trained for about a second, once for all who ask for as many."""
+    model, pictures = _small(train, test)
+    return save(model, folder, pictures)
+
+
+@cache
+def _small(train: int, test: int) -> tuple[Any, dict[str, torch.Tensor]]:
     sizes = {"train": train, "test": test}
     pictures = {name: part[: sizes[name.partition(".")[0]]].contiguous() for name, part in digits().items()}
-    return _taught(vit(width=16, layers=1), pictures, folder, 12_000 // train, 1e-2)
+    return _taught(vit(width=16, layers=1), pictures, 12_000 // train, 1e-2), pictures
 
 
 def loaded(folder: Path, seed: int) -> Any:
@@ -79,7 +87,7 @@ def loaded(folder: Path, seed: int) -> Any:
     return model
 
 
-def _taught(model: Any, pictures: dict[str, torch.Tensor], folder: Path, epochs: int, lr: float) -> Path:
+def _taught(model: Any, pictures: dict[str, torch.Tensor], epochs: int, lr: float) -> Any:
     inputs, labels = pictures["train.pictures"].float() / 127.5 - 1, pictures["train.labels"]
     optimizer = torch.optim.AdamW(model.parameters(), lr)
     generator = torch.Generator().manual_seed(0)
@@ -89,7 +97,7 @@ def _taught(model: Any, pictures: dict[str, torch.Tensor], folder: Path, epochs:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    return save(model.eval(), folder, pictures)
+    return model.eval()
 
 
 def perceptron(seed: int = 0, epochs: int = 60) -> tuple[Any, tuple[torch.Tensor, ...]]:

@@ -40,6 +40,7 @@ class DiffusersTarget(HostedModel, Target):
         #: rows of every prompt that was encoded, on the processor: methods encode thousands
         self._cache: dict[str, tuple[Tensor, int, Tensor | None]] = {}
         self._looked_through: set[str] = set()
+        self._denoiser_modules: list[nn.Module] = []
         self._recalled: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 
     @property
@@ -49,13 +50,30 @@ class DiffusersTarget(HostedModel, Target):
 
     @property
     def device(self) -> torch.device:
-        found: torch.device = self.network(DENOISER).device  # of a pipeline that is offloaded too
+        weight = self._plain_weight()
+        found: torch.device = (self.network(DENOISER) if weight is None else weight).device
         return found
 
     @property
     def dtype(self) -> torch.dtype:
-        found: torch.dtype = self.network(DENOISER).dtype
+        denoiser, weight = self.network(DENOISER), self._plain_weight()
+        if weight is None or not weight.is_floating_point() or getattr(denoiser, "_keep_in_fp32_modules", None):
+            weight = denoiser
+        found: torch.dtype = weight.dtype
         return found
+
+    def _plain_weight(self) -> Tensor | None:
+        """A weight that lies where the denoiser computes; None where hooks of diffusers move or cast it for every pass.
+
+        Diffusers looks through all modules for them whenever it is asked, which takes a tenth of a small pass. They are
+        put on modules that were there from the beginning, so these alone are asked.
+        """
+        denoiser = self.network(DENOISER)
+        if not self._denoiser_modules or self._denoiser_modules[0] is not denoiser:
+            self._denoiser_modules = list(denoiser.modules())
+        if any("_diffusers_hook" in vars(item) for item in self._denoiser_modules):
+            return None
+        return next(denoiser.parameters(), None)
 
     def seen(self, rows: Tensor) -> Tensor:
         hook = getattr(self.network(DENOISER), CONTEXT_HOOK, None)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from erase_plugins.testing.hub_server import HubServer
 from tests.comfy_nodes import comfy_server
 from tests.comfy_nodes.browser.editor import CHROMIUM_FLAGS, Editor
 from tests.comfy_nodes.conftest import ROOT
+from tests.comfy_nodes.workflow import quickly
 from tools.docs.comfy import examples
 
 #: folder in custom_nodes: the repository itself, as after git clone (the editor finds no help page of a folder with a dot)
@@ -35,12 +37,25 @@ LORA_BEHIND = """([id, file]) => {
 }"""
 
 
+def _parts(item):
+    """Frontend and renderer of a test, None each where it has none."""
+    found = item.callspec.params if getattr(item, "callspec", None) else {}
+    return found.get("frontend"), found.get("open_editor")
+
+
 def pytest_collection_modifyitems(items):
-    """The newest frontend with nodes drawn by Vue runs everything, the oldest with classic nodes what is marked smoke."""
-    for item in items:
-        frontend, renderer = (
-            getattr(item, "callspec", None) and item.callspec.params.get(n) for n in ("frontend", "editor")
-        )
+    """The newest frontend with nodes drawn by Vue runs everything, the oldest with classic nodes what is marked smoke.
+
+    Of one frontend and renderer, files with pages of their own come first: the page that the others share takes a tenth of
+    a core even while it waits.
+    """
+    places = [place for place, item in enumerate(items) if item.path.parent == Path(__file__).parent]
+    first = {_parts(items[place]): place for place in reversed(places)}
+    ours = [items[place] for place in places]
+    ours.sort(key=lambda item: (first[_parts(item)], not getattr(item.module, "OWN_PAGE", False)))
+    for place, item in zip(places, ours, strict=True):
+        items[place] = item
+        frontend, renderer = _parts(item)
         newest = frontend == "newest" and renderer in ("vue", None)
         smoke = (frontend, renderer) == ("oldest", "classic") and item.get_closest_marker("smoke")
         if frontend and not (newest or smoke):
@@ -110,15 +125,42 @@ def running(environment, frontend, chromium, hub, running_base):
         comfy_server.stop(process)
 
 
-@pytest.fixture(scope="module", params=["classic", "vue"])
-def editor(request, running, chromium, frontend):
-    """The editor; nothing in the console may name our folder."""
-    page = chromium.new_page(viewport={"width": 1600, "height": 900})
-    page.set_default_timeout(60_000)
-    opened = Editor(page, running, frontend[0], vue=request.param == "vue")
-    opened.label = f"{frontend[0]}_{request.param}"
+@pytest.fixture(scope="package", params=["classic", "vue"])
+def open_editor(request, running, chromium, frontend):
+    """Function that opens the editor on a page of its own, at whose scripts a processor works for eight seconds."""
+    pages = []
+
+    def opened():
+        pages.append(chromium.new_page(viewport={"width": 1600, "height": 900}))
+        pages[-1].set_default_timeout(60_000)
+        made = Editor(pages[-1], running, frontend[0], vue=request.param == "vue")
+        made.label = f"{frontend[0]}_{request.param}"
+        return made
+
     yield opened
-    page.close()
+    for page in pages:
+        page.close()
+
+
+@pytest.fixture(scope="package")
+def shared_editor(open_editor):
+    """Function that gives the one page of all files but those that say ``OWN_PAGE``."""
+    return cache(open_editor)
+
+
+@pytest.fixture(scope="module")
+def editor(request, frontend, open_editor, shared_editor):
+    """The editor; nothing in the console may name our folder.
+
+    The frontend is named first, so that pytest changes it after the renderers: each has a server.
+    """
+    if getattr(request.module, "OWN_PAGE", False):
+        opened = open_editor()
+        yield opened
+        opened.page.close()
+    else:
+        shared_editor().clear()
+        yield shared_editor()
 
 
 @pytest.fixture
@@ -136,6 +178,6 @@ def no_error_from_our_files(editor):
 
 @pytest.fixture
 def first(editor):
-    """Id of the Erase node of the first template, loaded."""
-    editor.load(json.loads(FIRST.read_text(encoding="utf-8")))
+    """Id of the Erase node of the first template, loaded; its samplers take two steps."""
+    editor.load(quickly(json.loads(FIRST.read_text(encoding="utf-8"))))
     return editor.node(KIND)

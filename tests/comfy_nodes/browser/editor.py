@@ -47,6 +47,14 @@ _STILL = """async () => {
     before = now;
   }
 }"""
+_CLEAR = """() => {
+  const tabs = app.extensionManager.sidebarTab, open = tabs?.activeSidebarTabId ?? tabs?.activeSidebarTab?.id;
+  if (open) tabs.toggleSidebarTab(open);
+  document.activeElement?.blur();
+  app.canvas.setGraph?.(app.graph);
+  app.graph.clear();
+  app.canvas.deselectAll?.();
+}"""
 _WIDTHS = """[...app.graph._nodes.flatMap((n) => n.imgs ?? []), ...document.querySelectorAll('img[src*="view?"]')]
   .map((image) => image.naturalWidth).filter(Boolean)"""
 
@@ -75,15 +83,27 @@ class Editor:
         self.messages: list[str] = []
         page.on("pageerror", lambda error: self.messages.append(f"{error} {error.stack}"))
         page.on("console", self._console)
-        self.settings(
-            {
-                "Comfy.TutorialCompleted": True, "Comfy.InstalledVersion": version, "Comfy.Locale": locale,
-                "Comfy.VueNodes.Enabled": vue, "Comfy.Minimap.Visible": False, "Comfy.Graph.CanvasInfo": False,
-                "Comfy.Workflow.ShowMissingModelsWarning": False,  # the oldest one lays a dialog over the graph
-            }
-        )  # fmt: skip
-        page.goto(url)
+        self._settings = {
+            "Comfy.TutorialCompleted": True, "Comfy.InstalledVersion": version, "Comfy.Locale": locale,
+            "Comfy.VueNodes.Enabled": vue, "Comfy.Minimap.Visible": False, "Comfy.Graph.CanvasInfo": False,
+            "Comfy.Workflow.ShowMissingModelsWarning": False,  # the oldest one lays a dialog over the graph
+        }  # fmt: skip
+        self.open()
+
+    def open(self) -> None:
+        """Loads the page, now or once more, as this editor is set; one server has the settings of all."""
+        self.settings(self._settings)
+        self.page.goto(self.url)
         self.wait_ready()
+
+    def clear(self) -> None:
+        """An empty graph, and nothing that another test left open over or beside it; what was complained about is forgotten."""
+        self.page.keyboard.press("Escape")
+        self.page.evaluate(_CLEAR)
+        self.page.mouse.move(880, 500)
+        self.close_messages()
+        self.page.evaluate(_STILL)
+        self.messages.clear()
 
     def wait_ready(self) -> None:
         self.page.wait_for_function("!!(window.app?.graph && window.LiteGraph?.registered_node_types?.EraseDoctor)")

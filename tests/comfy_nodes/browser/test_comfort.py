@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 
 import pytest
 
@@ -18,7 +19,7 @@ pytestmark = [
 ]
 DROP = """([data, name]) => {
   const items = new DataTransfer();
-  items.items.add(new File([new Uint8Array(data)], name));
+  items.items.add(new File([Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0))], name));
   app.canvas.canvas.dispatchEvent(
     new DragEvent("drop", { dataTransfer: items, bubbles: true, cancelable: true, clientX: 900, clientY: 760 }),
   );
@@ -63,7 +64,7 @@ def test_a_saved_workflow_names_the_pack_for_editors_that_lack_it(editor):
 
 def test_a_dropped_artifact_becomes_a_node_that_tells_what_it_erases(editor, shoot, file):
     editor.load(json.loads(FIRST.read_text(encoding="utf-8")))
-    editor.page.evaluate(DROP, [list(file.read_bytes()), "no_pizza.safetensors"])
+    editor.page.evaluate(DROP, [b64encode(file.read_bytes()).decode(), "no_pizza.safetensors"])
     editor.page.wait_for_function("app.graph._nodes.some((n) => n.type === 'EraseLoadArtifact')")
     node = editor.node("EraseLoadArtifact")
     value = editor.page.evaluate("(id) => app.graph._nodes.find((n) => String(n.id) === id).widgets[0].value", node)
@@ -82,11 +83,11 @@ def test_a_dropped_file_that_is_not_ours_is_left_to_the_editor(editor):
     editor.load(json.loads(FIRST.read_text(encoding="utf-8")))
     editor.page.evaluate("() => { window.passedOn = []; app.handleFile = (file) => window.passedOn.push(file.name); }")
     header = b'{"__metadata__":{"format":"pt"}}'
-    editor.page.evaluate(DROP, [list(len(header).to_bytes(8, "little") + header), "other.safetensors"])
+    data = b64encode(len(header).to_bytes(8, "little") + header).decode()
+    editor.page.evaluate(DROP, [data, "other.safetensors"])
     editor.page.wait_for_function("window.passedOn.includes('other.safetensors')")
     assert not editor.page.evaluate("app.graph._nodes.some((n) => n.type === 'EraseLoadArtifact')")
-    editor.page.reload()
-    editor.wait_ready()
+    editor.open()
 
 
 def test_a_dropped_file_that_is_not_ours_reaches_the_pack_it_was_dropped_on(editor):

@@ -11,6 +11,8 @@ from tests.comfy_nodes.conftest import ROOT
 from tests.comfy_nodes.workflow import quickly
 from tools.docs.comfy import examples, own_specs
 
+#: they double-click on the graph, where nothing may lie that another file left open
+OWN_PAGE = True
 pytestmark = [
     pytest.mark.comfy,
     pytest.mark.browser,
@@ -97,7 +99,7 @@ def test_nodes_of_other_packs_join_the_comparison_where_they_are_installed(edito
 @pytest.mark.smoke
 def test_the_first_template_tells_on_its_node_and_nothing_overlaps(editor, shoot):
     """One click: residual and two pictures on the node itself, which grows; no other node may lie under it."""
-    editor.load(read(FIRST))
+    editor.load(quickly(read(FIRST)))
     kind, detail = editor.run()
     assert kind == "execution_success", detail
     editor.show()

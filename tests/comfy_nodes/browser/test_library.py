@@ -8,6 +8,7 @@ import pytest
 
 from tests.comfy_nodes.browser.test_editor import overlaps
 from tests.comfy_nodes.conftest import ROOT
+from tests.comfy_nodes.workflow import quickly
 from tools.docs.comfy.examples import FIRST, SHELF
 from tools.docs.comfy.library import COLLECTION, ERASED, LORA
 
@@ -137,7 +138,7 @@ _WITHOUT = """() => {
 
 @pytest.mark.smoke
 def test_where_there_is_no_erase_node_one_is_made_and_connected(editor, shoot):
-    editor.load(read(SHELF))
+    editor.load(quickly(read(SHELF)))
     editor.page.evaluate(_WITHOUT)
     node = select(editor, "CLIPTextEncode", "Prompt", "gun")
     editor.page.keyboard.press("Alt+Shift+KeyE")
