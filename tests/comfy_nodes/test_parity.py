@@ -42,10 +42,10 @@ def write_foreign(target, edit, work):
 
 
 def nearly(edit):
-    """Another edit of added modules, a little weaker."""
+    """Another edit of added modules, which reads a little differently; a weaker one would be the same one."""
     deltas = {
         component: {
-            key: AddOn(item.type, {name: part * (0.9 if name == "up" else 1.0) for name, part in item.weights.items()}, item.config)
+            key: AddOn(item.type, {name: part * (0.9 if name == "down" else 1.0) for name, part in item.weights.items()}, item.config)
             for key, item in group.items()
         }
         for component, group in edit.deltas.items()
