@@ -15,6 +15,8 @@ from erase_plugins.runtime.patcher import checksum
 
 #: attributes of a module whose values are compared, not which objects hold them
 _TENSORS = ("_parameters", "_buffers")
+#: attributes that take no part in what a model computes: a ledger, and what is called while weights are loaded
+_IDLE = (LEDGER, "_load_state_dict_post_hooks")
 #: bytes of a value that can be compared
 _SIZES = (1, 2, 4, 8)
 
@@ -36,7 +38,7 @@ def standing(pipe: Any) -> list[tuple[Any, ...]] | None:
     owners += [(name, path, module) for name, part in modules for path, module in part.named_modules()]
     for name, path, owner in owners:
         for key, value in vars(owner).items():
-            if key not in _TENSORS and key != LEDGER and not getattr(value, "_erase_watched", False):
+            if key not in (*_TENSORS, *_IDLE) and not getattr(value, "_erase_watched", False):
                 inside = tuple(map(id, value.values())) if isinstance(value, dict) else ()
                 facts.append((name, path, key, id(value), *inside))
     for name, part in modules:

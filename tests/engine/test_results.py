@@ -59,7 +59,7 @@ class Demo:
     Options = dataclasses.make_dataclass("Options", [], frozen=True)
     asked: list[EditPlan] = []
     certificate = CERTIFICATE
-    changes = True
+    changes, value = True, 0.1
 
     def plan(self, request, info):
         return EditPlan(request, {}, ("unet.a",))
@@ -68,7 +68,7 @@ class Demo:
         self.asked.append(plan)
         ref = next(iter(target.modules("cross_kv")))
         change = LowRank(
-            torch.full((1, target.weight(ref).shape[1]), 0.1), torch.full((target.weight(ref).shape[0], 1), 0.1)
+            torch.full((1, target.weight(ref).shape[1]), 0.1), torch.full((target.weight(ref).shape[0], 1), self.value)
         )
         edit = Edit(target.family.id, {ref.component: {ref.weight: change}}) if self.changes else None
         return RunResult(edit, self.certificate, ({"id": "a-guard"},), ({"event": "learn", "steps": 3},))
@@ -133,6 +133,7 @@ def test_an_artifact_without_weights_is_written_and_read(demo, pipe, tmp_path):
 
 def test_a_merge_does_not_keep_the_certificate_and_says_so(demo, pipe):
     one = ep.erase(pipe, ForgetItem("r-17", "record"), "demo")
+    demo.value = 0.2  # the same change twice is refused
     two = ep.erase(pipe, ForgetItem("r-18", "record"), "demo")
     for artifacts in ([one, two], [one.with_manifest(certificate=None, records=()), two]):
         manifest = ep.merge(artifacts).manifest
