@@ -689,7 +689,8 @@ def test_the_same_artifact_twice_is_refused(pipe, artifact, gated, tmp_path):
 
 def test_what_holds_a_part_of_what_acts_is_refused_either_way(pipe, artifact, other, gated, text_edit, tmp_path):
     group = gated.edit.deltas["unet"]
-    gate = replace(group[GATE], config={**group[GATE].config, "concepts": ["cat"]})
+    moved = {name: part + 1 for name, part in group[GATE].weights.items()}
+    gate = replace(group[GATE], weights=moved, config={**group[GATE].config, "concepts": ["cat"]})
     cat = of_edit(pipe, Edit("sd1", {"unet": {**group, GATE: gate}}), "cat")
     summed = ep.merge([text_edit, artifact], [0.5, 0.5], "sum", pipe)
     twins = [
