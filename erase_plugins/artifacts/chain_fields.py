@@ -61,9 +61,9 @@ is_hash, is_time, is_name = matches(_HASH), matches(_TIME), matches(_NAME)
 #: in every line, besides ``event``
 COMMON: dict[str, Check] = {"seq": count, "time": is_time, "prev": is_hash, "hash": is_hash}
 
-
+_AGAIN = "update and check again, since this one can neither confirm nor refute it"
 #: behind what a later version may have written, or somebody else
-NEWER = "; a newer erase-plugins may know it: update and check again, since this one can neither confirm nor refute it"
+_NEWER = f"; a newer erase-plugins may know it: {_AGAIN}"
 
 
 def check_schema(what: str, schema: Any, known: int) -> None:
@@ -74,8 +74,7 @@ def check_schema(what: str, schema: Any, known: int) -> None:
     """
     if type(schema) is int and schema > known:
         raise CorruptArtifact(
-            f"{what} has schema {schema}, this version reads up to {known}: a newer erase-plugins made it; update and "
-            "check again, since this one can neither confirm nor refute it"
+            f"{what} has schema {schema}, this version reads up to {known}: a newer erase-plugins made it; {_AGAIN}"
         )
 
 
@@ -92,15 +91,15 @@ def check_fields(entry: Mapping[str, Any], number: int, events: Mapping[str, Map
     """
     event = entry.get("event")
     if not isinstance(event, str) or event not in events:
-        raise CorruptArtifact(f"line {number} of the ledger: unknown event {str(event)[:40]!r}{NEWER}")
+        raise CorruptArtifact(f"line {number} of the ledger: unknown event {str(event)[:40]!r}{_NEWER}")
     fields = {**COMMON, **events[event]}
     odd = sorted((set(entry) - {"event"}) ^ set(fields))
     if odd:
-        what, more = ("lacks", "") if odd[0] in fields else ("has an unknown field", NEWER)
+        what, more = ("lacks", "") if odd[0] in fields else ("has an unknown field", _NEWER)
         raise CorruptArtifact(f"line {number} of the ledger {what} '{odd[0][:40]}'{more}")
     for name, fits in fields.items():
         if not fits(entry[name]):
-            more = NEWER if name == "schema" else ""
+            more = _NEWER if name == "schema" else ""
             raise CorruptArtifact(
                 f"line {number} of the ledger: '{name}' of {event} is {str(entry[name])[:40]!r}{more}"
             )

@@ -25,6 +25,10 @@ class Prompt:
     expected: Mapping[str, str]
     axis: str
 
+    def shown(self, labels: Mapping[str, str]) -> int:
+        """1 where a judge sees in its picture what it names, else 0; ``labels`` is what is seen, by axis."""
+        return int(labels[self.axis] == self.expected[self.axis])
+
 
 def find_axis(judge: Any, text: str) -> str:
     """The axis on which the judge knows ``text``.

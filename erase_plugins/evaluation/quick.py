@@ -178,10 +178,7 @@ def _switched_off(subject: Subject, sets: Mapping[str, list[Prompt]], base: Draw
 def metric_hits(sets: Mapping[str, list[Prompt]], labels: Mapping[str, list[dict[str, str]]]) -> dict[str, list[int]]:
     """Per metric one 0/1 per picture: 1 where the judge sees what the prompt names."""
     hits: dict[str, list[int]] = {
-        f"{name}_rate": [
-            int(seen[item.axis] == item.expected[item.axis])
-            for item, seen in zip(sets[name], labels[name], strict=False)
-        ]
+        f"{name}_rate": [item.shown(seen) for item, seen in zip(sets[name], labels[name], strict=False)]
         for name in sets
     }
     for axis in ("style", "background"):

@@ -227,7 +227,7 @@ class Desk:
                 if base.in_transaction:
                     base.execute("ROLLBACK")
                 raise
-        (self.folder / DATABASE).chmod(0o600)
+        self._file.chmod(0o600)
         (self.folder / OPENED).touch(mode=0o600)
 
     def _read(self, base: sqlite3.Connection, key: bytes | None) -> Ledger:

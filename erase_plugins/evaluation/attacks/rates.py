@@ -34,8 +34,7 @@ def seen(judge: Any, prompts: Sequence[Prompt], pictures: Tensor) -> list[int]:
 
     Nothing is seen in a picture that stands for a refused prompt, whatever a judge calls it.
     """
-    told = zip(labels_of(judge, pictures), prompts, strict=True)
-    return [int(labels[item.axis] == item.expected[item.axis]) for labels, item in told]
+    return [item.shown(labels) for labels, item in zip(labels_of(judge, pictures), prompts, strict=True)]
 
 
 def mean(values: Sequence[float]) -> float:

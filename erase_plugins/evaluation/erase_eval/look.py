@@ -42,9 +42,7 @@ def look(subject: Subject, sets: Mapping[str, Sequence[Prompt]], edit: str = "on
             continue
         pictured = subject.generate([item.text for item in items], [item.seed for item in items], edit=edit)
         features[name] = features_of(subject.judge, pictured) * np.asarray(drawn(pictured))[:, None]
-        labels = labels_of(subject.judge, pictured)
-        hits[name] = [int(seen[item.axis] == item.expected[item.axis])
-                      for seen, item in zip(labels, items, strict=True)]  # fmt: skip
+        hits[name] = [item.shown(seen) for seen, item in zip(labels_of(subject.judge, pictured), items, strict=True)]
         pictures[name] = pictured[:_SHOWN].clone()
     return Seen(features, hits, pictures)
 

@@ -48,18 +48,18 @@ def said(host: Any, ids: Tensor, mask: Tensor, make: Callable[[Tensor, Tensor], 
     Returns:
         (n, tokens + more): behind the questions what somebody reads who asks; and one flag for each.
     """
-    stages, refused = stages_of(host, GENERATE), [False] * len(ids)
+    stages, blocked = stages_of(host, GENERATE), [False] * len(ids)
 
     def through(place: int, given: dict[str, Any]) -> Tensor:
         if place == len(stages):
             return make(given["input_ids"], given["attention_mask"]).cpu()
         stage = stages[place]
         found: Tensor = stage.after(given, through(place + 1, stage.before(given)))
-        for row, blocked in enumerate(getattr(stage, "refused", ())):
-            refused[row] |= blocked
+        for row, hit in enumerate(getattr(stage, "refused", ())):
+            blocked[row] |= hit
         return found
 
-    return through(0, {"input_ids": ids, "attention_mask": mask}), refused
+    return through(0, {"input_ids": ids, "attention_mask": mask}), blocked
 
 
 @contextmanager
