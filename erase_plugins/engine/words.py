@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import zip_longest
 from pathlib import Path
 
-from erase_plugins.families.capabilities import TextEncoder
+from erase_plugins.families.capabilities import CausalLM, TextEncoder
 from erase_plugins.presets import parse
 
 #: a tokenizer that knows fewer words of the list was made for other words
@@ -34,8 +34,8 @@ def most_words() -> int:
     return sum(map(len, listed().values()))
 
 
-def real_words(target: TextEncoder) -> tuple[str, ...]:
-    """Words that the text encoder knows: those of every kind in turn, the more common of a kind first."""
+def real_words(target: TextEncoder | CausalLM) -> tuple[str, ...]:
+    """Words that the model knows: those of every kind in turn, the more common of a kind first."""
     return known_words(target.vocabulary())
 
 

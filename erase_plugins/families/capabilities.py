@@ -10,12 +10,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.errors import Unsupported
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+#: marks of language models' tokenizers in front of a word
+MARKS = ("Ġ", "▁")
+#: signs of a text that `CausalLM.meanings` reads
+LONGEST = 2000
+_ONE_WORD, _TOGETHER = 'This sentence : "{}" means in one word:"', 32
 
 TEXT, DENOISER, CODEC, CLASSIFIER, LANGUAGE = "text", "denoiser", "codec", "classifier", "language"
 
@@ -180,6 +186,20 @@ class TextEncoder(ABC):
     def vocabulary(self) -> tuple[str, ...]:
         """Whole words that are one token of the text encoder, in token order (the more frequent first)."""
 
+    #: rows of so many words are looked at by themselves where meanings are compared
+    windows: ClassVar[tuple[int, ...]] = (1, 2, 3, 8)
+
+    def meanings(self, texts: Sequence[str]) -> Tensor:
+        """What texts mean, (n, width) float32 on the CPU: the mean of their end and padding rows.
+
+        The rows behind the last word carry what a prompt means; those of its words depend more on their frame.
+        """
+        import torch
+
+        cond = self.encode(list(texts))
+        rows = zip(cond.embeds.float().cpu(), cond.last, strict=True)
+        return torch.stack([row[last + 1 :].mean(0) for row, last in rows])
+
     def seen(self, rows: Tensor) -> Tensor:
         """Text rows (..., width) as key and value projections get them, with the context maps that are in force."""
         return rows
@@ -310,6 +330,42 @@ class CausalLM(ABC):
     def scored(self, states: Tensor) -> Tensor:
         """Scores (m, words) as `logits` gives them, of rows of `states`, with gradients."""
         return states
+
+    #: rows of so many words are looked at by themselves where meanings are compared
+    windows: ClassVar[tuple[int, ...]] = (8, 24)
+
+    def meanings(self, texts: Sequence[str]) -> Tensor:
+        """What texts mean, (n, width) float32 on the CPU: the state in which the model would say it in one word.
+
+        Jiang et al., "Scaling sentence embeddings with large language models" (PromptEOL), arXiv 2307.16645. Without a
+        state (`states`), its scores. Texts are read up to `LONGEST` signs.
+        """
+        import torch
+
+        ids = [list(self.tokenizer(_ONE_WORD.format(text[:LONGEST]))["input_ids"]) for text in texts]
+        order = sorted(range(len(ids)), key=lambda place: len(ids[place]))
+        found: list[Any] = [None] * len(ids)
+        for start in range(0, len(order), _TOGETHER):
+            places = order[start : start + _TOGETHER]
+            rows = torch.zeros(len(places), len(ids[places[-1]]), dtype=torch.long)
+            counted = torch.zeros_like(rows, dtype=torch.bool)
+            mask = torch.zeros_like(rows)
+            for row, place in enumerate(places):
+                size = len(ids[place])
+                rows[row, :size], mask[row, :size], counted[row, size - 1] = torch.tensor(ids[place]), 1, True
+            with torch.no_grad():
+                states = self.states(rows, mask, counted).float().cpu()
+            for place, state in zip(places, states, strict=True):
+                found[place] = state
+        return torch.stack(found)
+
+    def vocabulary(self) -> tuple[str, ...]:
+        """Whole words that are one token, in token order (the more frequent first)."""
+        tokenizer = self.tokenizer
+        tokens = [str(token) for token in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
+        marked = any(token.startswith(MARKS) for token in tokens)
+        whole = [token.lstrip("".join(MARKS)) for token in tokens if token.startswith(MARKS) or not marked]
+        return tuple(dict.fromkeys(word.lower() for word in whole if len(word) > 2 and word.isalpha()))
 
     def begin(self, ids: Tensor) -> Any:
         """Reads beginnings (n, tokens) without padding, so that `logits` need not; its ``of(rows)`` is a copy of some.

@@ -13,14 +13,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from erase_plugins.families.capabilities import MARKS
 from erase_plugins.families.texts import Pair, canonical
 from erase_plugins.training.names import longer_names
 
 if TYPE_CHECKING:
     from erase_plugins.families.base import Target
 
-#: letters of the shortest word, and marks of tokenizers in front of one
-_SHORTEST, _MARKS = 3, ("Ġ", "▁")
+#: letters of the shortest word
+_SHORTEST = 3
 #: of so many words one at most is of a kind, as being nearest says nothing otherwise
 _SPARSE = 50
 #: share of the mean variance that every direction of the vocabulary gets
@@ -79,10 +80,10 @@ def _asked(pair: Pair, name: str) -> Pair:
 def _words(tokenizer: Any) -> tuple[dict[int, str], list[int]]:
     """Tokens that are a whole word, by number, and tokens that go on with one."""
     tokens = [str(token) for token in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
-    marked = any(token.startswith(_MARKS) for token in tokens)
+    marked = any(token.startswith(MARKS) for token in tokens)
     found, pieces = {}, []
     for number, token in enumerate(tokens):
-        if token.startswith(_MARKS) or not marked:
+        if token.startswith(MARKS) or not marked:
             word = tokenizer.convert_tokens_to_string([token]).strip()
             if len(word) >= _SHORTEST and word.isalpha() and number not in tokenizer.all_special_ids:
                 found[number] = word

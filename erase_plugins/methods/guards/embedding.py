@@ -1,14 +1,16 @@
-"""Embedding guard: refuses prompts whose meaning, as the model's own text encoder has it, is close to the concept.
+"""Embedding guard: refuses prompts whose meaning, as the model itself has it, is close to the concept.
 
-A prompt, and every row of one to three and of eight words in it, is the mean of its end and padding rows less that of
-common prompts, at unit length. It is hit if the cosine of one of them with an anchor (the concept in a few frames, and
-every phrasing given in ``prompts``) reaches tau. tau is calibrated: just above what is reached by all but a share
-``common`` of everyday prompts and prompts with words of the encoder's vocabulary, and by all but a share ``neighbours``
-of the kept prompts (--keep). The sets are in the file with their rates; what is measured later must not be among them.
+A prompt, and every row of a few words in it, is a vector less that of common prompts, at unit length. A text encoder
+gives the mean of its end and padding rows; a language model the state in which it would say what the text means in one
+word (PromptEOL, arXiv 2307.16645). It is hit if the cosine of one of them with an anchor (the concept in a few frames,
+and every phrasing given in ``prompts``) reaches tau. tau is calibrated: just above what is reached by all but a share
+``common`` of everyday prompts and prompts with words of the model's vocabulary, and by all but a share ``neighbours``
+of the kept prompts (--keep). The sets (``embedding.toml``) are in the file with their rates; what is measured later
+must not be among them. Behind a language model answers are looked at, too.
 
-It finds synonyms that the encoder knows; it does not tell a style from its neighbours, reads the encoder's language
-only, and broken spellings are a matter for ``keyword-guard``. The file holds vectors from which a name can be guessed:
-it is no guard for persons, who are refused.
+It finds synonyms and descriptions that the model knows; it does not tell a style from its neighbours, reads the model's
+language only, and broken spellings are a matter for ``keyword-guard``. The file holds vectors from which a name can be
+guessed: it is no guard for persons, who are refused.
 """
 
 from __future__ import annotations
@@ -20,22 +22,19 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.artifacts import policy
 from erase_plugins.errors import RequestError
-from erase_plugins.families.capabilities import TEXT
+from erase_plugins.families.capabilities import LANGUAGE, TEXT
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.methods.guards.guardrail import Guardrail, LookingOptions, names
 from erase_plugins.options import option
+from erase_plugins.presets import parse
 from erase_plugins.types import EraseRequest
 
 if TYPE_CHECKING:
     from erase_plugins.engine.context import RunContext
     from erase_plugins.families.base import ModelSpec
 
-ANCHORS = ("{}", "a picture of {}", "a {} in the middle")
-#: prompts about other things, in our own words; those that name the concept are left out
-EVERYDAY = Path(__file__).with_name("everyday.txt")
-#: frames of calibration prompts
-FRAMES = ("{} on a table", "a drawing with {}", "two {} side by side", "a close view of a {}")
-COMMON = ("a drawing with {}", "{} on a table", "a picture of {}", "{}")
+#: prompts of anchors and calibration, by what the model does with them
+SETS = Path(__file__).with_name("embedding.toml")
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class EmbeddingOptions(LookingOptions):
 
     tau: float | None = option(None, "cosine from which a prompt is hit; none: calibrated", low=-0.999, high=0.999)
     common: float = option(0.02, "share of the common prompts that may be hit", low=0.0, high=1.0)
-    words: int = option(100, "words of the encoder's vocabulary in common prompts of the calibration", low=8, high=5000)
+    words: int = option(100, "words of the model's vocabulary in common prompts of the calibration", low=8, high=5000)
     neighbours: float = option(0.05, "share of the kept prompts that may be hit", low=0.0, high=1.0)
 
 
@@ -54,14 +53,13 @@ class Embedding(Guardrail):
     id = "embedding-guard"
     title = "Embedding guard"
     paper = "https://arxiv.org/abs/2307.03941"
-    summary = "guard, no erasure: refuses prompts that mean the concept, by the text encoder's own embeddings"
-    needs = frozenset({TEXT})
-    packages = frozenset({"diffusers", "transformers"})
+    summary = "guard, no erasure: refuses prompts that mean the concept, by the model's own embeddings"
     kinds = frozenset({"object", "style", "explicit"})
     Options = EmbeddingOptions
 
     def prepared(self, request: EraseRequest, options: EmbeddingOptions, info: ModelSpec) -> EraseRequest:
         """The request, if it is about nobody."""
+        options.check(info)
         if any(item.kind == "person" for item in request.forget):
             raise RequestError(
                 "the vectors of an embedding guard tell a name to whoever tries names; for a person take keyword-guard "
@@ -73,22 +71,24 @@ class Embedding(Guardrail):
         self, request: EraseRequest, options: EmbeddingOptions, target: Any, ctx: RunContext
     ) -> Sequence[dict[str, Any]]:
         from erase_plugins.engine.words import real_words
-        from erase_plugins.families.sentences import embedded, means, score, windows
+        from erase_plugins.families.sentences import Remembered, embedded, score, windows
 
+        sets = prompts(TEXT if TEXT in target.info.roles else LANGUAGE)
         all_names = [name.lower() for name in names(request)]
         words = [word for word in real_words(target) if not any(word in name or name in word for name in all_names)]
         words = words[:: max(1, len(words) // options.words)][: options.words]
-        common = [COMMON[place % len(COMMON)].format(word) for place, word in enumerate(words)]
-        everyday = EVERYDAY.read_text(encoding="utf-8").splitlines()
-        common += [text for text in everyday if not any(name in text for name in all_names)]
-        center = means(target, [piece for text in common for piece in windows(text)]).mean(0)
+        frames = sets["common"]
+        common = [frames[place % len(frames)].format(word) for place, word in enumerate(words)]
+        common += [text for text in sets["everyday"] if not any(name in text.lower() for name in all_names)]
+        asked = Remembered(target)
+        center = asked.meanings([piece for text in common for piece in windows(text, asked.windows)]).mean(0)
         found = []
         for item in request.forget:
             phrases = [item.text, *item.prompts]
-            anchors = embedded(target, [form.format(text) for text in phrases for form in ANCHORS], center)
-            about = [frame.format(text) for text in phrases for frame in FRAMES]
+            anchors = embedded(asked, [form.format(text) for text in phrases for form in sets["anchors"]], center)
+            about = [frame.format(text) for text in phrases for frame in sets["frames"]]
             kept = [text for text in request.preserve if text]
-            scores = {name: [score(target, text, center, anchors) for text in texts]
+            scores = {name: [score(asked, text, center, anchors) for text in texts]
                       for name, texts in (("about", about), ("common", common), ("kept", kept))}  # fmt: skip
             tau = threshold(scores, options.common, options.neighbours) if options.tau is None else options.tau
             rates = {name: share(values, tau) for name, values in scores.items()}
@@ -96,7 +96,7 @@ class Embedding(Guardrail):
             if rates["about"] < 1.0:
                 ctx.warn(
                     f"the embedding guard hits {rates['about']:.0%} of the calibration prompts about {item.text}: this "
-                    "encoder does not tell it from what is common or kept"
+                    "model does not tell it from what is common or kept"
                 )
             stage = {"type": "embedding", "tau": float(tau), "center": policy.packed(center),
                      "anchors": policy.packed(anchors)}  # fmt: skip
@@ -105,6 +105,12 @@ class Embedding(Guardrail):
                       "rates": {name: round(rate, 4) for name, rate in rates.items()}}  # fmt: skip
             found.append(policy.make(item.text, [stage], options.action, options.message, calibration=record))
         return found
+
+
+def prompts(does: str) -> dict[str, list[str]]:
+    """Anchors, frames, common frames and everyday prompts for models that draw ("text") or answer ("language")."""
+    found = parse(SETS.read_text(encoding="utf-8"), SETS.name)[does]
+    return {**found, "everyday": found["everyday"].split("\n")[:-1]}
 
 
 def threshold(scores: dict[str, list[float]], common: float, neighbours: float) -> float:

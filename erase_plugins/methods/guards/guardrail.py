@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from erase_plugins.artifacts import policy
-from erase_plugins.families.capabilities import DENOISER, TEXT
+from erase_plugins.errors import RequestError
+from erase_plugins.families.capabilities import DENOISER, LANGUAGE, TEXT
 from erase_plugins.options import as_dict, option, resolve
 from erase_plugins.types import KINDS, EditPlan, EraseRequest, RunResult
 
@@ -25,6 +26,11 @@ class LookingOptions:
     action: str = option("block", "what a hit does: a refusal, a picture of the empty prompt, or a warning only",
                          choices=("block", "empty", "flag"))  # fmt: skip
     message: str = option(MESSAGE, "what is answered in the place of what was blocked")
+
+    def check(self, info: ModelSpec) -> None:
+        """Raises `RequestError` for what this model cannot do."""
+        if self.action == "empty" and LANGUAGE in info.roles:
+            raise RequestError("action=empty draws the empty prompt, and this model answers in text; take action=block")
 
 
 class Guardrail:

@@ -23,8 +23,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.artifacts.keyword_guard import KeywordGuard, keyword_guard
-from erase_plugins.errors import RequestError
-from erase_plugins.families.capabilities import LANGUAGE
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.methods.guards.guardrail import Guardrail, LookingOptions
 from erase_plugins.options import option
@@ -56,8 +54,7 @@ class Keyword(Guardrail):
 
     def prepared(self, request: EraseRequest, options: KeywordOptions, info: ModelSpec) -> EraseRequest:
         """The request; with a key without any name, HMACs in their place."""
-        if options.action == "empty" and LANGUAGE in info.roles:
-            raise RequestError("action=empty draws the empty prompt, and this model answers in text; take action=block")
+        options.check(info)
         key = b""
         if options.key is not None:
             from erase_plugins.artifacts.marks import read_key

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ENCODE, GENERATE, DONE = "encode_prompt", "generate", "maybe_free_model_hooks"
-#: stages that were made with the text encoder's own numbers
+#: stages that were made with the model's own numbers
 _MEASURED = frozenset({"embedding"})
 
 
@@ -103,7 +103,7 @@ def attach_guards(
 
     Raises:
         Unsupported: nothing on this model can be guarded so.
-        BaseMismatch: the guard was calibrated on another text encoder.
+        BaseMismatch: the guard was calibrated on another text encoder or language model.
         RequestError: hashed keywords without their key.
         CorruptArtifact: a stage that is unknown or damaged.
     """
@@ -128,7 +128,7 @@ def _attached(
         tokenizer = target.tokenizer
         if kind == "refusal-prompt":
             made: Any = language.Prefix(_text(stage, "text"), tokenizer, strength)
-        elif kind == "keyword":
+        elif kind in ("keyword", "embedding"):
             made = language.Answers(policy, looking.looker(policy, stage, target, key), tokenizer, strength)
         else:
             raise Unsupported(f"the guard '{kind}' acts on pictures, and this is a language model; use keyword-guard")
@@ -206,15 +206,15 @@ def _text(stage: Mapping[str, Any], name: str) -> str:
 
 
 def check_stage(manifest: Manifest, stage: Mapping[str, Any], target: Any, any_base: bool) -> None:
-    """Refuses a stage that was made with the numbers of another text encoder.
+    """Refuses a stage that was made with the numbers of another text encoder or language model.
 
     Raises:
-        BaseMismatch: names the text encoder.
+        BaseMismatch: names it.
     """
     if stage["type"] not in _MEASURED:
         return
     stored, found = manifest.base.get("fingerprint") or {}, target.fingerprint()
-    for component in target.info.components(TEXT):
+    for component in target.info.components(LANGUAGE if LANGUAGE in target.info.roles else TEXT):
         if component not in stored or component not in found:
             continue
         result = Fingerprint.from_dict(stored[component]).compare(found[component], None)

@@ -1,4 +1,4 @@
-"""Guards that look at prompts: by keyword, or by the text encoder's own embeddings."""
+"""Guards that look at prompts: by keyword, or by the model's own embeddings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Looker(Protocol):
 
 
 class ByEmbedding:
-    """Looks at the meaning that the text encoder gives a prompt.
+    """Looks at the meaning that the model itself gives a text.
 
     Raises:
         CorruptArtifact: no anchors, of another width, not of unit length, or no usable threshold.

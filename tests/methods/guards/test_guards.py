@@ -308,6 +308,24 @@ def test_a_question_is_answered_with_the_refusal_and_others_as_before(speaker):
     assert "generate" not in vars(model)
 
 
+def test_a_question_that_means_it_is_refused_by_the_model_that_the_guard_was_made_with(speaker):
+    model, words = speaker
+    options = {"message": language.REFUSAL, "words": 8, "tau": 0.98}
+    guard = ep.erase(model, "Zorvane", "embedding-guard", options=options)
+    (stage,) = guard.manifest.guards[0]["stages"]
+    assert stage["anchors"]["shape"] == [3, 32] and "Zorvane" not in json.dumps(stage)
+    before, given = answer(model, words, "Zorvane", "Where was Harbin born ?")
+    wide = given["input_ids"].shape[1]
+    with ep.apply(model, guard):
+        found, _ = answer(model, words, "Zorvane", "Where was Harbin born ?")
+    assert words.decode(found[0, wide:], skip_special_tokens=True).split() == ["I", "do", "not", "know", "."]
+    assert torch.equal(found[1, : before.shape[1]], before[1])
+    other = language.llama(len(words), seed=1)
+    with pytest.raises(BaseMismatch, match="calibrated on another model than this model's"):
+        ep.apply(other, guard)
+    assert "generate" not in vars(model) and "generate" not in vars(other)
+
+
 def test_an_answer_that_names_it_is_not_given(speaker):
     model, words = speaker
     question = "Where was Harbin born ?"
@@ -339,11 +357,12 @@ def test_a_system_message_stands_before_the_question_and_not_in_what_comes_back(
 
 def test_guards_of_pictures_are_refused_for_words_and_the_other_way_round(speaker, pipe):
     model, _ = speaker
-    for name in ("embedding-guard", "negative-prompt", "sld", "safree", "nag", "negpip"):
+    for name in ("negative-prompt", "sld", "safree", "nag", "negpip"):
         with pytest.raises(Unsupported, match="needs"):
             ep.erase(model, "Zorvane", name)
-    with pytest.raises(RequestError, match="take action=block"):
-        ep.erase(model, "Zorvane", "keyword-guard", options={"action": "empty"})
+    for name in ("keyword-guard", "embedding-guard"):
+        with pytest.raises(RequestError, match="take action=block"):
+            ep.erase(model, "Zorvane", name, options={"action": "empty"})
 
 
 def test_the_command_of_the_page_makes_a_guard_that_tells_no_name(tmp_path, monkeypatch):

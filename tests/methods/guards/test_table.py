@@ -24,10 +24,10 @@ def test_the_page_says_what_guards_by_keyword_do():
 
 
 def test_no_prompt_of_the_table_is_one_of_the_calibration():
-    from erase_plugins.methods.guards.embedding import ANCHORS, COMMON, EVERYDAY, FRAMES
+    from erase_plugins.methods.guards.embedding import prompts as calibration
     from tools.guardrails import prompts
 
-    used = {*EVERYDAY.read_text(encoding="utf-8").splitlines(), *ANCHORS, *COMMON, *FRAMES}
+    used = {text for texts in calibration("text").values() for text in texts}
     measured = {text for subject in SUBJECTS for column in prompts.kinds(subject).values() for text in column}
     assert not used & {*measured, *prompts.FRAMES}
 

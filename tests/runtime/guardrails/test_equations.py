@@ -86,8 +86,8 @@ def test_steps_are_those_of_the_specification(beta, concept, style):
 
 
 def test_windows_of_words():
-    assert windows("a red pizza") == ["a red pizza", "a", "red", "pizza", "a red", "red pizza"]
-    long = windows(" ".join("abcdefghijklm"))
+    assert windows("a red pizza", (1, 2, 3, 8)) == ["a red pizza", "a", "red", "pizza", "a red", "red pizza"]
+    long = windows(" ".join("abcdefghijklm"), (1, 2, 3, 8))
     assert "a b c d e f g h" in long and "e f g h i j k l" in long and long[-1].endswith("m")
 
 
