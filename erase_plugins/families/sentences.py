@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: longer rows of words than this are looked at every `STRIDE` words only
-STRIDE = 4
+#: rows of more words than this overlap by half only
+_SHORT = 4
 
 
 def windows(text: str, sizes: Sequence[int]) -> list[str]:
@@ -20,7 +20,7 @@ def windows(text: str, sizes: Sequence[int]) -> list[str]:
     words = text.split()
     found = [text]
     for size in sizes:
-        step = STRIDE if size > STRIDE else 1
+        step = size // 2 if size > _SHORT else 1
         starts = range(0, max(len(words) - size + step, 0), step) if len(words) > size else ()
         found += [" ".join(words[start : start + size]) for start in starts]
     return list(dict.fromkeys(found))

@@ -24,9 +24,9 @@ def cells_of(summary: Mapping[str, Any], kind: str) -> dict[str, Any]:
     return {"kind": kind, "names": sorted({cell["concept"] for cell in cells}), "images": cells[0]["images"]}
 
 
-def keyword(name: str) -> Callable[[str], bool]:
+def by_keyword(name: str, key: bytes = b"") -> Callable[[str], bool]:
     """The keyword guard of a name, without synonyms."""
-    guard = keyword_guard("subject", [name])
+    guard = keyword_guard("subject", [name], key=key)
     return lambda text: guard.check(text).hit
 
 
