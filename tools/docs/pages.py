@@ -126,10 +126,10 @@ def _guard_rows(root: Path, summary: dict[str, Any], kind: str, base: list[float
 
     The keyword guard is asked now; what the embedding guard passes was written by ``python -m tools.guardrails``.
     """
-    from tools.guardrails.tables import GUARDS, cells_of, keyword, shares
+    from tools.guardrails.tables import GUARDS, by_keyword, cells_of, shares
 
     asked = cells_of(summary, kind)
-    found = {"keyword-guard": shares(asked, keyword)}
+    found = {"keyword-guard": shares(asked, by_keyword)}
     for told in json.loads((root / "docs" / "results" / GUARDS).read_text(encoding="utf-8")):
         if told["asked"] == asked:
             found["embedding-guard"] = told["passed"]
