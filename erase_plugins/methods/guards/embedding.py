@@ -16,9 +16,10 @@ guessed: it is no guard for persons, who are refused.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from erase_plugins.artifacts import policy
 from erase_plugins.errors import RequestError
@@ -27,14 +28,18 @@ from erase_plugins.hookspecs import hookimpl
 from erase_plugins.methods.guards.guardrail import Guardrail, LookingOptions, names
 from erase_plugins.options import option
 from erase_plugins.presets import parse
-from erase_plugins.types import EraseRequest
+from erase_plugins.training.plan import seconds_of
+from erase_plugins.types import EditPlan, EraseRequest
 
 if TYPE_CHECKING:
     from erase_plugins.engine.context import RunContext
     from erase_plugins.families.base import ModelSpec
+    from erase_plugins.families.target import TargetInfo
 
 #: prompts of anchors and calibration, by what the model does with them
 SETS = Path(__file__).with_name("embedding.toml")
+#: pieces of a text that a text encoder reads, each padded, and tokens of one with its question
+_PIECES, _TOKENS = 8, 28
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,20 @@ class Embedding(Guardrail):
     kinds = frozenset({"object", "style", "explicit"})
     Options = EmbeddingOptions
 
+    def plan(self, request: EraseRequest, info: ModelSpec) -> EditPlan:
+        """The plan, with the time that the model takes to read what the guard is calibrated with."""
+        found = super().plan(request, info)
+        does = doing(info)
+        sets, phrases = prompts(does), len(names(found.request))
+        texts = found.options["words"] + len(sets["everyday"]) + phrases * (len(sets["anchors"]) + len(sets["frames"]))
+        if does == TEXT:
+            rows = texts * _PIECES * cast("TargetInfo", info).tokens
+            refs = [ref for ref in info.refs if ref.component in info.components(TEXT) and ref.kind == "linear"]
+        else:
+            rows, refs = texts * _TOKENS, list(info.modules("linear"))  # its head is not asked
+        work = 2.0 * sum(prod(ref.shape) for ref in refs) * rows
+        return replace(found, seconds=round(seconds_of(work, request.device, refs), 1))
+
     def prepared(self, request: EraseRequest, options: EmbeddingOptions, info: ModelSpec) -> EraseRequest:
         """The request, if it is about nobody."""
         options.check(info)
@@ -73,7 +92,7 @@ class Embedding(Guardrail):
         from erase_plugins.engine.words import real_words
         from erase_plugins.families.sentences import Remembered, embedded, score, windows
 
-        sets = prompts(TEXT if TEXT in target.info.roles else LANGUAGE)
+        sets = prompts(doing(target.info))
         all_names = [name.lower() for name in names(request)]
         words = [word for word in real_words(target) if not any(word in name or name in word for name in all_names)]
         words = words[:: max(1, len(words) // options.words)][: options.words]
@@ -107,8 +126,13 @@ class Embedding(Guardrail):
         return found
 
 
+def doing(info: ModelSpec) -> str:
+    """What a model does with a prompt: it draws ("text") or answers ("language")."""
+    return TEXT if TEXT in info.roles else LANGUAGE
+
+
 def prompts(does: str) -> dict[str, list[str]]:
-    """Anchors, frames, common frames and everyday prompts for models that draw ("text") or answer ("language")."""
+    """Anchors, frames, common frames and everyday prompts for models that do so (`doing`)."""
     found = parse(SETS.read_text(encoding="utf-8"), SETS.name)[does]
     return {**found, "everyday": found["everyday"].split("\n")[:-1]}
 

@@ -326,6 +326,17 @@ def test_a_question_that_means_it_is_refused_by_the_model_that_the_guard_was_mad
     assert "generate" not in vars(model) and "generate" not in vars(other)
 
 
+def test_the_plan_of_an_embedding_guard_says_how_long_it_reads(speaker, pipe, monkeypatch):
+    """Twice the weights that are read, for every token of about 170 texts."""
+    from erase_plugins.engine import rates
+
+    monkeypatch.setattr(rates, "layer", lambda *_: 1e6)
+    weights = 2 * (2 * 32 * 32 + 2 * 16 * 32 + 3 * 64 * 32)  # two blocks, whose keys and values have half of the heads
+    assert ep.plan(speaker[0], "Zorvane", "embedding-guard").seconds == round(2 * weights * 28 * 167 / 1e6, 1) > 100
+    assert ep.plan(pipe, "pizza", "embedding-guard").seconds > 100
+    assert ep.plan(pipe, "pizza", "keyword-guard").seconds == 0.0
+
+
 def test_an_answer_that_names_it_is_not_given(speaker):
     model, words = speaker
     question = "Where was Harbin born ?"
