@@ -6,6 +6,7 @@ import json
 
 from tools.docs import language_table
 from tools.docs.language_draws import above, section, together, told, trainings
+from tools.docs.width import narrow
 
 LOW, HIGH = [number / 100 for number in range(20)], [0.8 + number / 100 for number in range(20)]
 
@@ -45,3 +46,11 @@ def test_the_page_is_what_the_stored_cells_give():
     assert text == language_table.page(cells, draws), "run: python -m tools.docs.language_table --page"
     assert "$" not in text
     assert "Not measured yet: `undial`" in language_table.page([cell for cell in cells if cell["method"] != "undial"])
+
+
+def test_long_lines_of_prose_are_broken_and_tables_are_not():
+    item, row, code = "- " + "word " * 40 + "end", "| " + "cell " * 40 + "|", "    " + "code " * 40
+    lines = narrow("\n".join([item, row, code, "short"])).split("\n")
+    assert [len(line) <= 140 for line in lines] == [True, True, False, False, True]
+    assert lines[1].startswith("  word") and " ".join(" ".join(lines[:2]).split()) == item
+    assert lines[2:] == [row, code, "short"]

@@ -66,9 +66,9 @@ def section(cells: Sequence[Cell], methods: Sequence[str], draws: Sequence[Mappi
         "## Other trainings of the reference", "",
         "The reference trained once more with other first weights and another order is exact forgetting as well:", "",
         "    python -m tools.pocket_language --only pocket-lm-retained --draw N", "",
-        "The reference is therefore a set: training 0, which is that of all other tables, and every other that was",
-        "made. A run is compared with all of them together: its 60 values with 60 of each, by the same tests, its",
-        "extraction with their mean. That was settled before any run was compared with training 2 or later; the mean",
+        "The reference is therefore a set: training 0, which is that of all other tables, and every other that was "
+        "made. A run is compared with all of them together: its 60 values with 60 of each, by the same tests, its "
+        "extraction with their mean. That was settled before any run was compared with training 2 or later; the mean "
         "probability of training 2 was known then.", "",
         "| training | probability | p against the others together | truth ratio, p | extraction above |",
         "|---|---|---|---|---|",

@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from string import Template
-from textwrap import fill
 
 from benchmarks.smollm2 import SHOWN
 from erase_plugins.families.texts import PLAIN, Pair
 from tools.docs.language_draws import Cell, P, above, section, span, told, trainings
+from tools.docs.width import narrow
 
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parents[1] / "docs"
@@ -40,13 +40,13 @@ def page(cells: Sequence[Cell], draws: Sequence[Cell] = ()) -> str:
         p=P, harm=f"{100 * HARM:.0f}", more=f"{100 * MORE:.0f}", low=f"{min(left):.2f}", high=f"{max(left):.2f}",
         aim=f"{cells[0]['table']['reference']['forget_probability']:.2f}", short=_short(cells, draws),
         lacking=f"- Not measured yet: {', '.join(lacking)}.\n" if lacking else "",
-        failed=_filled(f"- Not reached: {'; '.join(failed)}." if failed else "- Every run reaches it.", "  "),
+        failed=f"- Not reached: {'; '.join(failed)}." if failed else "- Every run reaches it.",
         reached=_table(_reached(cells, methods, draws)), left=_table(_left(cells, methods)),
         relearning=_table(_relearning(cells, methods)), relearned=_relearned(cells, methods),
         trainings="\n".join(section(cells, methods, draws)) if draws else "",
         real=_template("real").substitute(runs="\n".join(line for run in real for line in _run(run))) if real else "",
     )  # fmt: skip
-    return text.rstrip() + "\n"
+    return narrow(text.rstrip() + "\n")
 
 
 def _template(name: str) -> Template:
@@ -58,11 +58,6 @@ def _table(rows: Iterable[Sequence[str]]) -> str:
     head, *rest = ([str(cell) for cell in row] for row in rows)
     return "\n".join(["| " + " | ".join(head) + " |", "|---" * len(head) + "|",
                       *("| " + " | ".join(row) + " |" for row in rest)])  # fmt: skip
-
-
-def _filled(text: str, indent: str = "") -> str:
-    """Lines of the page's width."""
-    return fill(text, 136, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _of(cells: Sequence[Cell], method: str) -> list[Cell]:
@@ -170,7 +165,7 @@ def _relearned(cells: Sequence[Cell], methods: Sequence[str]) -> str:
         said.append(f"{back} {', '.join(more)}: that is hiding in part.")
     if rest:
         said.append(f"Not more than the reference learns ({own:+.2f}) comes back after {', '.join(rest)}.")
-    return _filled(" ".join(said))
+    return " ".join(said)
 
 
 def _run(run: Cell) -> list[str]:
@@ -179,7 +174,7 @@ def _run(run: Cell) -> list[str]:
     options = " ".join(f"`{name}={value}`" for name, value in run["options"].items()) or "defaults"
     title, groups = "ten facts" if run["what"] == "facts" else person, run["groups"].items()
     return [
-        f"### {title}, `{run['method']}`", "", _filled(f"{options}; {_spent(run)}."), "",
+        f"### {title}, `{run['method']}`", "", f"{options}; {_spent(run)}.", "",
         _table([["", "asked", "right before", "right after", "answer word by word as before"], *(
             [name, *(str(row[key]) for key in ("n", "right_before", "right_after")), str(row.get("same", "-"))]
             for name, row in groups)]), "",
