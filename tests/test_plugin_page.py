@@ -88,6 +88,8 @@ def test_the_guard_stands_in_the_negative_prompt(plugin, tiny_sd1):
 
 
 def test_the_layout_reads_what_it_wrote_and_refuses_the_rest(plugin, tmp_path):
+    from erase_plugins.artifacts.edit import Dense
+
     layout, (down, up) = plugin("my_layout").PlainLayout(), (torch.randn(2, 5), torch.randn(3, 2))
     family = get_manager().family("sd1")
     edit = ep.Edit("sd1", {"unet": {"a.weight": ep.LowRank(down, up)}})
@@ -95,7 +97,7 @@ def test_the_layout_reads_what_it_wrote_and_refuses_the_rest(plugin, tmp_path):
     read = layout.read(tmp_path / "x_plain.safetensors", family).deltas["unet"]["a.weight"]
     assert torch.equal(read.A, down) and torch.equal(read.B, up)
     assert layout.accepts(edit, family) and layout.sniff(["unet:a.weight:A"], {})
-    dense = ep.Edit("sd1", {"unet": {"a.weight": ep.Dense(torch.ones(3, 5))}})
+    dense = ep.Edit("sd1", {"unet": {"a.weight": Dense(torch.ones(3, 5))}})
     assert "not dense" in layout.accepts(dense, family).reason and not layout.accepts(dense, family)
 
 
