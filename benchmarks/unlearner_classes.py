@@ -112,13 +112,16 @@ def page(done: dict[str, Any]) -> list[str]:
     lines = [
         "## Twelve classes of pocket-classifier",
         "",
-        f"Both methods as the model's own preset has them; forgotten are {', '.join(names)}. "
-        f"Asked is at most {LEFT:g} % left of what is "
-        f"forgotten and at most {LOST:g} point lost by the others (mean over classes). {HELD} held-out pictures of "
-        "a class, half composed, half drawn by pocket; six others of a class to erase and to retain. Settings were "
-        "found on other classes and on pictures that are not in the package; this dozen was looked at three times (two "
-        f"earlier settings lost 1.5 and 1.2 points here). One picture is {100 / (HELD * len(names)):.1f} % of what "
-        f"twelve classes have, and {100 / HELD:.1f} % of one class.",
+        f"Both methods as the model's own preset has them; forgotten are {', '.join(names)}.",
+        "",
+        f"- The aim: at most {LEFT:g} % left of what is forgotten, at most {LOST:g} point lost by the others (mean "
+        "over classes).",
+        f"- {HELD} held-out pictures of a class, half composed, half drawn by pocket; six others of a class to erase "
+        "and to retain.",
+        f"- One picture is {100 / (HELD * len(names)):.1f} % of what twelve classes have, and {100 / HELD:.1f} % of "
+        "one class.",
+        "- Settings were found on other classes and on pictures that are not in the package. This dozen was looked at "
+        "three times; two earlier settings lost 1.5 and 1.2 points here.",
         "",
         "| method | classes | left of the forgotten | worst class | lost by the others | largest loss | seconds |",
         "|---|---|---|---|---|---|---|",

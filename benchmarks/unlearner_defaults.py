@@ -49,8 +49,7 @@ def page(done: dict[str, Any]) -> list[str]:
         "",
         "Rates, epochs and batches are those of the papers, an epoch being one pass over the pictures; nothing was "
         f"chosen on this table. `{MODEL}` forgets {CLASS} (before: {before['forgotten'][CLASS]:.0f} %, the others "
-        f"{before['kept']:.1f} %, held-out pictures, mean over classes). Seconds are of the clock, on a machine with "
-        "other work.",
+        f"{before['kept']:.1f} %, held-out pictures, mean over classes).",
         "",
         "| method | left of the class | others | seconds |",
         "|---|---|---|---|",

@@ -147,11 +147,15 @@ def page(done: dict[str, Any]) -> list[str]:
         "## Speed of GS-LoRA",
         "",
         "A training step on digits (48 pictures to retain, 48 to forget) against the plain loop of the method's "
-        "description (`benchmarks/plain/gs_lora.py`): loaders, two forward passes, factors beside each layer, group "
-        "norms by name, prototypes picture by picture. Ours is one pass for both sides that begins behind what comes "
-        "before the first edited layer and computes only the positions that are read. Both get the same rows, first "
-        "values and options, and take turns; the losses of all steps agree to the stated share. Times are processor "
-        f"time of one core, the best of {TURNS} pieces of {STEPS} steps.",
+        "description (`benchmarks/plain/gs_lora.py`).",
+        "",
+        "- *Plain*: loaders, two forward passes, factors beside each layer, group norms by name, prototypes picture by "
+        "picture.",
+        "- *Ours*: one pass for both sides that begins behind what comes before the first edited layer and computes "
+        "only the positions that are read.",
+        "- Both get the same rows, first values and options, and take turns; the losses of all steps agree to the "
+        "stated share.",
+        f"- Times are processor time of one core, the best of {TURNS} pieces of {STEPS} steps.",
         "",
         "| method | plain, ms a step | ours, ms a step | times faster | losses differ by |",
         "|---|---|---|---|---|",

@@ -33,6 +33,18 @@ RECIPE: tuple[str, dict[str, Any]] = (
 )  # fmt: skip
 PARTS = ("sets", "classes", "speed", "defaults")
 TITLE = "# Classifiers: what is forgotten, and what it costs"
+HEAD = """What methods of [classifiers.md](classifiers.md) leave of what they forget, and what that costs the rest.
+
+    python -m benchmarks.unlearners --work DIR
+
+makes this page on one core. Seconds are of the clock on a machine with other work, unless a section says otherwise.
+
+| [sets](#random-and-worst-case-sets-of-digits) | is a set that is hard to forget forgotten? |
+|---|---|
+| [classes](#twelve-classes-of-pocket-classifier) | one class, many, one user after the other |
+| [speed](#speed-of-gs-lora) | what does a training step of GS-LoRA take? |
+| [defaults](#defaults-of-the-baselines-on-a-class) | do the published rates suit six pictures a class? |
+"""
 
 
 def main() -> None:
@@ -49,6 +61,7 @@ def main() -> None:
     torch.set_num_threads(1)
     given.work.mkdir(parents=True, exist_ok=True)
     from benchmarks import unlearner_classes, unlearner_defaults, unlearner_speed
+    from tools.docs.width import narrow
 
     made: dict[str, Callable[[], list[str]]] = {
         "sets": lambda: sets_page(given.work),
@@ -64,9 +77,9 @@ def main() -> None:
                 work.write_text("\n".join(made[name]()).rstrip() + "\n", encoding="utf-8")
         if place.is_file():
             lines += [place.read_text(encoding="utf-8"), ""]
-    head = f"{TITLE}\n\nMade by `python -m benchmarks.unlearners --work DIR` on one core.\n"
+    head = f"{TITLE}\n\n{HEAD}"
     with atomic_file(given.out) as work:
-        work.write_text("\n".join([head, *lines]).rstrip() + "\n", encoding="utf-8")
+        work.write_text(narrow("\n".join([head, *lines]).rstrip() + "\n"), encoding="utf-8")
     print(f"wrote {given.out}")
 
 
@@ -228,10 +241,10 @@ def page(table: Any, retrained: Any, sets: Any) -> list[str]:
         f"for {EPOCHS} epochs, {BUDGET} forgotten, {len(SEEDS)} seeds, every method with its defaults; `retrain` "
         "follows the recipe of the original. Random sets differ from seed to seed; a worst case is one set.",
         "",
-        "A retrained model has never seen the set. Where it still gets the labels right, the set cannot be forgotten: "
-        "UA has to fall, to 0.5 % or less. Two trivial selections stand beside the searched ones: random, and the "
-        f"lowest losses before any unlearning. Retraining gets {wrong:.1f} % of what it was trained on wrong. "
-        "Seconds are of the clock, on a machine with other work: they compare in size only.",
+        "**Are the sets hard?** A retrained model has never seen the set. Where it still gets the labels right, the "
+        "set cannot be forgotten: its UA has to fall, to 0.5 % or less. Two trivial selections stand beside the "
+        "searched ones: random, and the lowest losses before any unlearning. "
+        f"Retraining gets {wrong:.1f} % of what it was trained on wrong.",
         "",
         "| set | UA of `retrain` | at most 0.5 % | classes hit | same as lowest loss | taken |",
         "|---|---|---|---|---|---|",

@@ -1,8 +1,12 @@
-"""The section of docs/results-language.md on other trainings of the reference."""
+"""docs/results-language.md: it is what the stored cells give, and what telling one reference from the others says."""
 
 from __future__ import annotations
 
+import json
+
+from tools.docs import language_table
 from tools.docs.language_draws import above, section, together, told, trainings
+from tools.docs.width import narrow
 
 LOW, HIGH = [number / 100 for number in range(20)], [0.8 + number / 100 for number in range(20)]
 
@@ -32,3 +36,21 @@ def test_trainings_are_one_sample_together():
     assert len(together(found)["forget_probability"]) == 40
     assert abs(above(0.35, found) - 0.025) < 1e-9
     assert told({"forget_probability": LOW + HIGH, "forget_ratio": LOW}, found) == {"probability": 1, "truth ratio": 1}
+
+
+def test_the_page_is_what_the_stored_cells_give():
+    cells, draws = (
+        json.loads(path.read_text(encoding="utf-8")) for path in (language_table.CELLS, language_table.DRAWS)
+    )
+    text = language_table.PAGE.read_text(encoding="utf-8")
+    assert text == language_table.page(cells, draws), "run: python -m tools.docs.language_table --page"
+    assert "$" not in text
+    assert "Not measured yet: `undial`" in language_table.page([cell for cell in cells if cell["method"] != "undial"])
+
+
+def test_long_lines_of_prose_are_broken_and_tables_are_not():
+    item, row, code = "- " + "word " * 40 + "end", "| " + "cell " * 40 + "|", "    " + "code " * 40
+    lines = narrow("\n".join([item, row, code, "short"])).split("\n")
+    assert [len(line) <= 140 for line in lines] == [True, True, False, False, True]
+    assert lines[1].startswith("  word") and " ".join(" ".join(lines[:2]).split()) == item
+    assert lines[2:] == [row, code, "short"]

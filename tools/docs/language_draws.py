@@ -64,11 +64,12 @@ def section(cells: Sequence[Cell], methods: Sequence[str], draws: Sequence[Mappi
     apart = {what: sum(pair[what] <= P for pair in pairs) for what in TESTED}
     lines = [
         "## Other trainings of the reference", "",
-        "The reference trained once more with other first weights and another order (`python -m tools.pocket_language "
-        "--only pocket-lm-retained --draw N`) is exact forgetting as well. The reference is therefore a set: training "
-        "0, which is that of all other tables, and every other that was made. A run is compared with all of them "
-        "together: its 60 values with 60 of each, by the same tests, its extraction with their mean. That was settled "
-        "before any run was compared with training 2 or later; the mean probability of training 2 was known then.", "",
+        "The reference trained once more with other first weights and another order is exact forgetting as well:", "",
+        "    python -m tools.pocket_language --only pocket-lm-retained --draw N", "",
+        "The reference is therefore a set: training 0, which is that of all other tables, and every other that was "
+        "made. A run is compared with all of them together: its 60 values with 60 of each, by the same tests, its "
+        "extraction with their mean. That was settled before any run was compared with training 2 or later; the mean "
+        "probability of training 2 was known then.", "",
         "| training | probability | p against the others together | truth ratio, p | extraction above |",
         "|---|---|---|---|---|",
     ]  # fmt: skip
@@ -79,8 +80,8 @@ def section(cells: Sequence[Cell], methods: Sequence[str], draws: Sequence[Mappi
         lines.append(f"| {number} | {mean:.3f} | {p['probability']:.3f} | {p['truth ratio']:.3f} | "
                      f"{100 * above(extraction, others):.1f} |")  # fmt: skip
     lines += ["", f"Of {len(pairs)} pairs of trainings the tests tell {apart['probability']} apart by probabilities "
-              f"and {apart['truth ratio']} by truth ratios. No method can be asked for more than another training "
-              "reaches.", "",
+              f"and {apart['truth ratio']} by truth ratios.",
+              "No method can be asked for more than another training reaches.", "",
               "| method | probability, p | truth ratio, p | extraction above | not told from all, from training "
               + ", ".join(map(str, range(len(found)))) + " |", "|---|---|---|---|---|"]  # fmt: skip
     for name in methods:
