@@ -14,7 +14,8 @@ from hub_cards import COMMANDS as HUB
 
 _HEAD = """# Command line
 
-Every command and option, written from the program by `python -m tools.docs`; do not edit by hand. The main job is three commands:
+Every command and option, written from the program by `python -m tools.docs`; do not edit by hand. The main job is
+three commands:
 
 ```bash
 erase-plugins run uce --model pocket --erase pizza --out no-pizza
@@ -22,19 +23,20 @@ erase-plugins generate no-pizza --model pocket --prompt "a pizza on a blue backg
 erase-plugins evaluate no-pizza --model pocket --suite quick --out no-pizza-report
 ```
 
-`erase-plugins COMMAND --help` shows an example of each. What holds for all of them:
+`erase-plugins COMMAND --help` shows the options of a command, and for most an example. What holds for all:
 
 - **Exit codes:** 0 ok, 2 wrong request, 3 unsupported, 4 optional package missing, 5 the Hub, 130 Ctrl-C, 1 all else.
 - **Errors** are one line on stderr; `--debug` adds the traceback.
-- **For programs:** `--json` prints one JSON object on stdout and nothing else, warnings under `hints`; errors become `{"error": {...}}`.
+- **For programs:** `--json` prints one JSON object on stdout and nothing else, warnings under `hints`; errors become
+  `{"error": {...}}`.
 - **Look first:** `--dry-run` shows what would be done and touches nothing.
-- **Existing files:** nothing is overwritten without `--force`, and with it only what erase-plugins wrote: other files are named and stay.
-  Two commands never write to one place.
-- **Interrupted:** Ctrl-C leaves nothing half written. `run --resume` goes on where a method keeps checkpoints; `auto`, `sweep`,
-  `compare`, `attack`, `audit` and `request run` go on by themselves when the same command is called again.
+- **Existing files:** nothing is overwritten without `--force`, and with it only what erase-plugins wrote: other files
+  are named and stay. Two commands never write to one place.
+- **Interrupted:** Ctrl-C leaves nothing half written. `run --resume` goes on where a method keeps checkpoints; `auto`,
+  `sweep`, `compare`, `attack`, `audit` and `request run` go on by themselves when the same command is called again.
 - **Terminal:** `NO_COLOR` and `COLUMNS` are respected; consoles without UTF-8 get ASCII.
 - **Offline:** with `HF_HUB_OFFLINE=1` only files on disk are used.
-- **Completion** in bash: `eval "$(_ERASE_PLUGINS_COMPLETE=bash_source erase-plugins)"`; also `zsh_source`, `fish_source`.
+- **Completion** in bash: `eval "$(_ERASE_PLUGINS_COMPLETE=bash_source erase-plugins)"`, or `zsh_source`, `fish_source`.
 """
 
 
