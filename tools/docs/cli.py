@@ -29,7 +29,8 @@ erase-plugins evaluate no-pizza --model pocket --suite quick --out no-pizza-repo
 - **Errors** are one line on stderr; `--debug` adds the traceback.
 - **For programs:** `--json` prints one JSON object on stdout and nothing else, warnings under `hints`; errors become
   `{"error": {...}}`.
-- **Look first:** `--dry-run` shows what would be done and touches nothing.
+- **Look first:** `--dry-run` shows what would be done and touches nothing. What a model cannot know, or would cut, is
+  refused before any work.
 - **Existing files:** nothing is overwritten without `--force`, and with it only what erase-plugins wrote: other files
   are named and stay. Two commands never write to one place.
 - **Interrupted:** Ctrl-C leaves nothing half written. `run --resume` goes on where a method keeps checkpoints; `auto`,
