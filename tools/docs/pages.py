@@ -24,39 +24,48 @@ _KINDS: tuple[tuple[str, Callable[[Any], bool]], ...] = (
 )
 
 
-def method_table(root: Path, page: str = "") -> str:
-    """One row per registered built-in method, in a table for each kind of model.
+def method_table(root: Path) -> str:
+    """One row per registered built-in method, in a table for each kind of model."""
+    groups = _groups()
+    return "\n\n".join(f"**{name} ({len(items)})**\n\n{_rows(items, root)}" for name, items in groups.items())
 
-    Args:
-        root: the checkout.
-        page: what links to the methods' sections start with. On other pages than their own all tables but the first are
-            folded, and what a method needs is left to its section.
-    """
-    groups: dict[str, list[Any]] = {}
+
+def _groups() -> dict[str, list[Any]]:
+    """Heading -> methods; guards come last."""
+    groups: dict[str, list[Any]] = {name: [] for name, _ in (*_KINDS[1:], _KINDS[0])}
     for entry in _methods():
-        groups.setdefault(next(name for name, fits in _KINDS if fits(entry.item)), []).append(entry.item)
-    parts: list[str] = []
-    for name in [kind for kind, _ in (*_KINDS[1:], _KINDS[0]) if kind in groups]:
-        table = _rows(groups[name], root, page)
-        title = f"{name} ({len(groups[name])})"
-        folded = page and parts
-        parts.append(
-            f"<details><summary>{title}</summary>\n\n{table}\n\n</details>" if folded else f"**{title}**\n\n{table}"
-        )
-    return "\n\n".join(parts)
+        groups[next(name for name, fits in _KINDS if fits(entry.item))].append(entry.item)
+    return groups
 
 
-def _rows(items: list[Any], root: Path, page: str) -> str:
+def short_table(root: Path) -> str:
+    """README's table: methods for pictures, what they leave on pocket, what an attack brings back."""
+    from tools.docs.attacks_table import comes_back
+
+    part = json.loads((root / "docs" / "results" / "comparison.json").read_text(encoding="utf-8"))["kinds"]["object"]
+    shown = ("target_rate", "synonym_rate")
+    base = " | ".join(f"{part['base'][name][0]:.1%}" for name in shown)
+    lines = ["| method | what it does | by name | synonyms | inversion | |", "|---" * 6 + "|",
+             f"| base model | | {base} | | |"]  # fmt: skip
+    for item in _groups()["Pictures"]:
+        rates = part["rows"].get(item.id, {}).get("rates", {})
+        left = " | ".join(f"{rates[name][0]:.1%}" if name in rates else "-" for name in shown)
+        link = f"[`{item.id}`](docs/methods.md#{item.id})"
+        lines.append(f"| {link} | {item.summary} | {left} | {comes_back(item.id, root)} | [paper]({item.paper}) |")
+    return "\n".join(lines)
+
+
+def _rows(items: list[Any], root: Path) -> str:
     """Rows of one kind; a column that says nothing of any of them is left out."""
     from tools.docs.attacks_table import comes_back
 
     attacked = {item.id: comes_back(item.id, root) for item in items}
     names = ["method", "what it does", "changes", "needs", "inversion brings it back (pocket)", "paper"]
     nothing_changes = not any(item.produces for item in items)
-    left_out = [index for index, out in ((2, nothing_changes), (3, page), (4, set(attacked.values()) == {"-"})) if out]
+    left_out = [index for index, out in ((2, nothing_changes), (4, set(attacked.values()) == {"-"})) if out]
     rows = []
     for item in items:
-        cells = [f"[`{item.id}`]({page}#{item.id})", item.summary, ", ".join(sorted(item.produces)),
+        cells = [f"[`{item.id}`](#{item.id})", item.summary, ", ".join(sorted(item.produces)),
                  ", ".join(sorted(item.needs)), attacked[item.id], f"[{item.title}]({item.paper})"]  # fmt: skip
         rows.append(cells)
     lines = [names, ["---"] * len(names), *rows]
@@ -175,11 +184,7 @@ def pages(root: Path) -> dict[Path, Callable[[], str]]:
         root / "docs" / "methods.md": lambda: method_page(root),
         root / "docs" / "cli.md": cli_docs.render,
         plugins: lambda: hooks.fill(plugins.read_text(encoding="utf-8")),
-        readme: lambda: fill_marked(
-            fill_marked(readme.read_text(encoding="utf-8"), "methods", method_table(root, "docs/methods.md")),
-            "results",
-            summary_table(root),
-        ),
+        readme: lambda: filled(readme, {"methods": short_table(root)}),
         attacks: lambda: filled(
             attacks,
             {
