@@ -172,7 +172,9 @@ def _check_method(name: str, item: Any) -> None:
         value = getattr(item, attribute)
         bare = attribute == "produces" and getattr(item, "level", WEIGHTS) in LEVELS[1:]
         if not isinstance(value, set | frozenset) or not (value or bare) or not all(isinstance(n, str) for n in value):
-            raise PluginError(f"{name}.{attribute} is {value!r}; give a non-empty frozenset of strings")
+            guard = f" (a guard, which changes no weights, says level: {' or '.join(LEVELS[1:])})"
+            more = guard if attribute == "produces" else ""
+            raise PluginError(f"{name}.{attribute} is {value!r}; give a non-empty frozenset of strings{more}")
         odd = sorted(value - set(allowed)) if allowed else []
         if odd:
             raise PluginError(f"{name}.{attribute} holds {', '.join(odd)}; known: {', '.join(allowed or ())}")

@@ -421,3 +421,16 @@ def test_a_name_is_found_as_people_write_it():
     assert manager.method("Few_Shot") is manager.method("few shot") is manager.method("few-shot")
     with pytest.raises(UnknownName, match="did you mean 'uce'"):
         manager.method("UEC")
+
+
+def test_a_guard_that_does_not_say_so_is_told_how():
+    """A method that produces no kinds of changes is a guard, and has to say what it acts on."""
+    from erase_plugins.methods.guards.refusal_prompt import RefusalPrompt
+    from erase_plugins.plugin_checks import check_item
+
+    class Guard(RefusalPrompt):
+        level = "weights"
+
+    check_item("erase_methods", RefusalPrompt())
+    with pytest.raises(PluginError, match=r"a guard, which changes no weights, says level: guidance or prompt"):
+        check_item("erase_methods", Guard())
