@@ -121,6 +121,7 @@ def baked(graph: Graph) -> None:
 
     from comfy_nodes import baking
 
+    baking._STEPS = 1  # other weights show in the first one
     model, clip, vae = graph.loaded(Path(BASE))
     erased, clip_after, *_ = graph(
         "EraseNegative", model=model, clip=clip, erase="van gogh -> painting", method="uce", strength=1.0, kind="style",

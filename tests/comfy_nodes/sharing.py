@@ -94,7 +94,7 @@ def refused() -> dict[str, dict[str, Any]]:
 def measuring() -> dict[str, Any]:
     """A measurement that takes long enough to be stopped."""
     uce = node("EraseUCE", model=["1", 0], clip=["1", 1], erase="dog", strength=1.0, kind="object")
-    report = node("EraseReport", erase="", images=64, steps=20, guidance=4.0, seed=0, strength=1.0, judge="none",
+    report = node("EraseReport", erase="", images=64, steps=4, guidance=4.0, seed=0, strength=1.0, judge="none",
                   edit=["2", 1], model=["1", 0], clip=["1", 1], vae=["1", 2])  # fmt: skip
     return told(uce, report, output=2)
 

@@ -38,7 +38,8 @@ def client(environment, in_comfy, tmp_path_factory):
     """A server with small random models where the templates look for published ones."""
     python, comfy = environment
     base = comfy_server.prepare(tmp_path_factory.mktemp("examples"), ROOT, "erase_nodes")
-    comfy_server.prepare(base, ROOT / "tests" / "comfy_nodes" / "small_sdxl.py", "small_sdxl.py")
+    for pack in ("small_sdxl.py", "few_steps.py"):
+        comfy_server.prepare(base, ROOT / "tests" / "comfy_nodes" / pack, pack)
     (base / "models" / "checkpoints").mkdir()
     in_comfy("small_checkpoint.py", str(base / "models" / "checkpoints" / SD15_FILE))
     told = "from tests.comfy_nodes.small_sdxl import shallow\nshallow()\nNODE_CLASS_MAPPINGS = {}\n"

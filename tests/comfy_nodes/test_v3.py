@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from comfy_nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, v3
-from tests.comfy_nodes.comfy_server import FOLDERS
+from tests.comfy_nodes import comfy_server
 from tests.comfy_nodes.conftest import ROOT
 
 #: a pack with both forms; those of today's form end in V3
@@ -27,9 +27,9 @@ FROZEN = Path(__file__).parent / "frozen_workflows"
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    base = tmp_path_factory.mktemp("v3")
-    for folder in (*FOLDERS, "custom_nodes/both"):
-        (base / folder).mkdir(parents=True, exist_ok=True)
+    few = ROOT / "tests" / "comfy_nodes" / "few_steps.py"
+    base = comfy_server.prepare(tmp_path_factory.mktemp("v3"), few, few.name)
+    (base / "custom_nodes" / "both").mkdir()
     (base / "custom_nodes" / "both" / "__init__.py").write_text(BOTH, encoding="utf-8")
     return base
 

@@ -50,7 +50,8 @@ async def run(comfy: Path, base: Path, repository: Path) -> dict[str, Any]:
         }}  # fmt: skip
         out["missing"] = await queue(session, {**today(graph), "2": load})
         train = today(graph)
-        train["2"]["inputs"].update(method="esd", erase="pizza", options="iterations = 400\nharvest = 2")
+        short = "iterations = 400\ntrajectories = 2\nharvest = 2\nsteps = 3\nkeep_words = 2\nkeep_batch = 1"
+        train["2"]["inputs"].update(method="esd", erase="pizza", options=short)
         out["stopped"] = await queue(session, {"1": train["1"], "2": train["2"]}, stop_at=2)
     out["log"] = (base / "server.log").read_text(encoding="utf-8", errors="replace")
     return out

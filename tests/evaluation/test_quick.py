@@ -134,7 +134,7 @@ def fresh_report(pipe, artifact):
     from erase_plugins.evaluation import run
 
     run._BASE_CACHE.clear()
-    return ep.evaluate(pipe, artifact, images=4, steps=2)
+    return ep.evaluate(pipe, artifact, images=1, steps=1)
 
 
 def test_other_processes_do_not_draw_base_and_control_again(pocket_pipe, artifact, drawn_pictures) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
 import erase_plugins as ep
 from erase_plugins.artifacts.store import lower_for
 from erase_plugins.errors import RequestError, UnknownName
+from erase_plugins.evaluation import shares
 from erase_plugins.evaluation.draw import draw
 from erase_plugins.pocket.judge import PocketJudge
 from erase_plugins.workflow.models import target_of
@@ -103,8 +106,9 @@ def test_moderate_maps_to_the_empty_prompt(pocket_target) -> None:
     assert torch.equal(matrix(moderate), matrix(explicit))
 
 
-def test_debias_balances_attributes(pocket_pipe) -> None:
+def test_debias_balances_attributes(pocket_pipe, monkeypatch) -> None:
     """Backgrounds of "a cloud": after debiasing, two chosen ones come out about equally often."""
+    monkeypatch.setattr(shares, "attribute_shares", partial(shares.attribute_shares, images=24))
     options = {"mode": "debias", "attributes": "red,blue", "rounds": 3}
     messages = []
     artifact = ep.erase(pocket_pipe, "cloud", options=options, listeners=[messages.append])

@@ -106,7 +106,9 @@ def hub():
 def running_base(frontend, tmp_path_factory):
     """Base folder of the server with this frontend; packs that templates compare with are stood in for."""
     base = comfy_server.prepare(tmp_path_factory.mktemp("editor"), ROOT, NAME)
-    return comfy_server.prepare(base, ROOT / "tests" / "comfy_nodes" / "rival_packs.py", "rival_packs.py")
+    for pack in ("rival_packs.py", "few_steps.py"):
+        comfy_server.prepare(base, ROOT / "tests" / "comfy_nodes" / pack, pack)
+    return base
 
 
 @pytest.fixture(scope="package")

@@ -112,21 +112,27 @@ def process_seconds(running):
 
 
 @pytest.mark.smoke
-def test_the_first_template_shows_its_first_picture_after_one_click_within_six_seconds(editor, running, shoot):
+def test_the_first_template_shows_its_first_picture_after_one_click_within_six_seconds(
+    editor, running, running_base, shoot
+):
     """Another strength in every run, so that nothing comes out of a cache of an earlier test; words of the vocabulary are
     encoded, as they are in any run but the first one after installing."""
-    page = editor.page
+    page, whole = editor.page, running_base / "input" / "whole_pairs"  # see few_steps.py
     editor.load(json.loads(FIRST.read_text(encoding="utf-8")))
     editor.set_widget(editor.node(KIND), "strength", 0.95)
     page.evaluate(_COUNT)
     page.evaluate(WATCH)
-    before = process_seconds(running)
-    page.click(RUN)
-    page.wait_for_function(f"(() => {{ const w = {_PAIR}; return w.length === 2 && w.every((x) => x === 64); }})()")
-    seconds = process_seconds(running) - before
-    print("clicks", page.evaluate("window.eraseClicks"), "process seconds", seconds)
-    assert page.evaluate("window.eraseClicks") == 1
-    assert page.evaluate("() => window.eraseTestEnd")[0] == "execution_success"
+    whole.touch()
+    try:
+        before = process_seconds(running)
+        page.click(RUN)
+        page.wait_for_function(f"(() => {{ const w = {_PAIR}; return w.length === 2 && w.every((x) => x === 64); }})()")
+        seconds = process_seconds(running) - before
+        print("clicks", page.evaluate("window.eraseClicks"), "process seconds", seconds)
+        assert page.evaluate("window.eraseClicks") == 1
+        assert page.evaluate("() => window.eraseTestEnd")[0] == "execution_success"
+    finally:
+        whole.unlink()
     editor.show()
     shoot("first_template")
     assert seconds <= MOST_SECONDS
