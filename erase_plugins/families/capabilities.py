@@ -17,12 +17,6 @@ from erase_plugins.errors import Unsupported
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: marks of language models' tokenizers in front of a word
-MARKS = ("Ġ", "▁")
-#: signs of a text that `CausalLM.meanings` reads
-LONGEST = 2000
-_ONE_WORD, _TOGETHER = 'This sentence : "{}" means in one word:"', 32
-
 TEXT, DENOISER, CODEC, CLASSIFIER, LANGUAGE = "text", "denoiser", "codec", "classifier", "language"
 
 
@@ -338,34 +332,17 @@ class CausalLM(ABC):
         """What texts mean, (n, width) float32 on the CPU: the state in which the model would say it in one word.
 
         Jiang et al., "Scaling sentence embeddings with large language models" (PromptEOL), arXiv 2307.16645. Without a
-        state (`states`), its scores. Texts are read up to `LONGEST` signs.
+        state (`states`), its scores.
         """
-        import torch
+        from erase_plugins.families.sentences import in_one_word
 
-        ids = [list(self.tokenizer(_ONE_WORD.format(text[:LONGEST]))["input_ids"]) for text in texts]
-        order = sorted(range(len(ids)), key=lambda place: len(ids[place]))
-        found: list[Any] = [None] * len(ids)
-        for start in range(0, len(order), _TOGETHER):
-            places = order[start : start + _TOGETHER]
-            rows = torch.zeros(len(places), len(ids[places[-1]]), dtype=torch.long)
-            counted = torch.zeros_like(rows, dtype=torch.bool)
-            mask = torch.zeros_like(rows)
-            for row, place in enumerate(places):
-                size = len(ids[place])
-                rows[row, :size], mask[row, :size], counted[row, size - 1] = torch.tensor(ids[place]), 1, True
-            with torch.no_grad():
-                states = self.states(rows, mask, counted).float().cpu()
-            for place, state in zip(places, states, strict=True):
-                found[place] = state
-        return torch.stack(found)
+        return in_one_word(self, texts)
 
     def vocabulary(self) -> tuple[str, ...]:
         """Whole words that are one token, in token order (the more frequent first)."""
-        tokenizer = self.tokenizer
-        tokens = [str(token) for token in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
-        marked = any(token.startswith(MARKS) for token in tokens)
-        whole = [token.lstrip("".join(MARKS)) for token in tokens if token.startswith(MARKS) or not marked]
-        return tuple(dict.fromkeys(word.lower() for word in whole if len(word) > 2 and word.isalpha()))
+        from erase_plugins.families.token_words import token_words
+
+        return tuple(dict.fromkeys(word.lower() for word in token_words(self.tokenizer)[0].values()))
 
     def begin(self, ids: Tensor) -> Any:
         """Reads beginnings (n, tokens) without padding, so that `logits` need not; its ``of(rows)`` is a copy of some.

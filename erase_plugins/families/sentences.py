@@ -13,6 +13,8 @@ from torch import Tensor
 
 #: rows of more words than this overlap by half only
 _SHORT = 4
+#: asks a language model for the meaning of a text; signs that are read of one, and texts that are read together
+_ONE_WORD, LONGEST, _TOGETHER = 'This sentence : "{}" means in one word:"', 2000, 32
 
 
 def windows(text: str, sizes: Sequence[int]) -> list[str]:
@@ -24,6 +26,23 @@ def windows(text: str, sizes: Sequence[int]) -> list[str]:
         starts = range(0, max(len(words) - size + step, 0), step) if len(words) > size else ()
         found += [" ".join(words[start : start + size]) for start in starts]
     return list(dict.fromkeys(found))
+
+
+@torch.no_grad()
+def in_one_word(model: Any, texts: Sequence[str]) -> Tensor:
+    """Rows (n, width) float32 on the CPU of `CausalLM.meanings`; texts of a length are read together."""
+    ids = [list(model.tokenizer(_ONE_WORD.format(text[:LONGEST]))["input_ids"]) for text in texts]
+    order = sorted(range(len(ids)), key=lambda place: len(ids[place]))
+    found = []
+    for start in range(0, len(order), _TOGETHER):
+        places = order[start : start + _TOGETHER]
+        rows = torch.zeros(len(places), len(ids[places[-1]]), dtype=torch.long)
+        mask, last = torch.zeros_like(rows), torch.zeros_like(rows, dtype=torch.bool)
+        for row, place in enumerate(places):
+            size = len(ids[place])
+            rows[row, :size], mask[row, :size], last[row, size - 1] = torch.tensor(ids[place]), 1, True
+        found.append(model.states(rows, mask, last).float().cpu())
+    return torch.cat(found)[torch.tensor(order).argsort()]
 
 
 class Remembered:

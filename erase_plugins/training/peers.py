@@ -13,15 +13,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins.families.capabilities import MARKS
 from erase_plugins.families.texts import Pair, canonical
+from erase_plugins.families.token_words import token_words
 from erase_plugins.training.names import longer_names
 
 if TYPE_CHECKING:
     from erase_plugins.families.base import Target
 
-#: letters of the shortest word
-_SHORTEST = 3
 #: of so many words one at most is of a kind, as being nearest says nothing otherwise
 _SPARSE = 50
 #: share of the mean variance that every direction of the vocabulary gets
@@ -42,7 +40,7 @@ def peers(
     given = {canonical(pair.subject) for pair in (*forget, *kept) if pair.subject}
     found: list[Pair] = []
     kinds = _kinds(forget)
-    words, pieces = _words(tokenizer) if kinds and count else ({}, [])
+    words, pieces = token_words(tokenizer) if kinds and count else ({}, [])
     for wordings, subjects in kinds:
         alike = _alike(words, subjects)
         names = _nearest(target, tokenizer, subjects, alike, count // len(kinds))
@@ -75,21 +73,6 @@ def _kinds(forget: Sequence[Pair]) -> list[tuple[list[Pair], tuple[str, ...]]]:
 def _asked(pair: Pair, name: str) -> Pair:
     front, _, back = pair.prompt.rpartition(pair.subject)
     return replace(pair, prompt=f"{front}{name}{back}", subject=name, unknown=None, otherwise=())
-
-
-def _words(tokenizer: Any) -> tuple[dict[int, str], list[int]]:
-    """Tokens that are a whole word, by number, and tokens that go on with one."""
-    tokens = [str(token) for token in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
-    marked = any(token.startswith(MARKS) for token in tokens)
-    found, pieces = {}, []
-    for number, token in enumerate(tokens):
-        if token.startswith(MARKS) or not marked:
-            word = tokenizer.convert_tokens_to_string([token]).strip()
-            if len(word) >= _SHORTEST and word.isalpha() and number not in tokenizer.all_special_ids:
-                found[number] = word
-        elif token.isalpha() and token.islower():
-            pieces.append(number)
-    return found, pieces
 
 
 def _alike(words: dict[int, str], subjects: Sequence[str]) -> dict[int, str]:

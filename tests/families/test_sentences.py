@@ -9,8 +9,8 @@ from typing import ClassVar
 import pytest
 import torch
 
-from erase_plugins.families.capabilities import LONGEST, TextEncoder
-from erase_plugins.families.sentences import Remembered, embedded, score, windows
+from erase_plugins.families.capabilities import TextEncoder
+from erase_plugins.families.sentences import LONGEST, Remembered, embedded, score, windows
 from erase_plugins.types import ForgetItem
 
 WIDTH = 24

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from erase_plugins.families.texts import Pair
-from erase_plugins.training.peers import _told, _words, another_name, peers
+from erase_plugins.training.peers import _told, another_name, peers
 
 LANDS = ("Zorvania", "Ymbria", "Quillia", "Tressia", "Marland", "Dunmark")
 FIRST = ("Wal", "Ber", "Her", "Mon", "Tues", "Pau", "Otti", "Kar", "Lo", "Ste", "Bru", "Gud", "Ing", "Sig", "Ra")
@@ -109,12 +109,6 @@ def test_kinds_share_the_names_that_are_looked_for(model, monkeypatch):
     rows = [*asked(*LANDS[:2]), *(Pair(f"Who is {name} ?", ".", "row", subject=name) for name in ("Walter", "Berta"))]
     assert peers(*model, rows, [], 9) == []
     assert wanted == [4, 4]
-
-
-def test_words_of_three_letters_are_names_and_their_parts_are_none():
-    words, pieces = _words(Tokenizer(("<s>", "ĠSam", "ĠAl", "son", "Ġa1b", "ĠPellam")))
-    assert words == {1: "Sam", 5: "Pellam"}
-    assert pieces == [3]
 
 
 def test_a_part_of_a_name_was_given_and_a_part_of_a_word_was_not():
