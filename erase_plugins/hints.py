@@ -19,6 +19,7 @@ from string import Formatter
 _ARGUMENTS = {
     "all-files": "layouts=['all']",
     "pairs": "gallery=",
+    "pair-prompt": "prompts=",
     "erase": "concepts=",
     "set": "options=",
     "base": "target=",

@@ -114,6 +114,9 @@ force_option = click.option(
     "--force", is_flag=True, help="Replace what was written there earlier; nothing else is ever replaced."
 )
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would be done; touch nothing.")
+guard_key_option = click.option(
+    "--guard-key", metavar="FILE", help="File with the key of a guard whose words are HMACs."
+)
 layout_option = click.option(
     "--layout",
     "layouts",
@@ -214,15 +217,18 @@ def existing(path: str, what: str = "artifact") -> Path:
     raise RequestError(f"no {what} at '{place.name}'{meant} Give an artifact folder or a .safetensors file")
 
 
-def all_written(report: Any) -> None:
+def all_written(record: str, unwritten: Iterable[str]) -> None:
     """Ends a command that measured everything and could not write all of it with an error.
+
+    Args:
+        record: the file with the numbers.
+        unwritten: files that are missing; why was told above.
 
     Raises:
         EraseError: names the files.
     """
-    if report.attachments:
-        names = ", ".join(item.name for item in report.attachments)
-        raise EraseError(f"{names} could not be written, see above; the numbers are in {report.files['report']}")
+    if names := ", ".join(unwritten):
+        raise EraseError(f"{names} could not be written, see above; the numbers are in {record}")
 
 
 def check_output(

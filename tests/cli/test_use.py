@@ -305,3 +305,30 @@ def test_no_user_folder_reaches_a_manifest(tiny_sd1):
         "org/name": "org/name", "pocket": "pocket",
     }  # fmt: skip
     assert {name: target_of(pipe, name).info.model for name in names} == names
+
+
+def test_a_guard_with_a_key_draws_with_it(erase, loaded, tmp_path, monkeypatch):
+    """A hit of ``action=empty`` is the picture of the empty prompt, bit by bit."""
+    import erase_plugins.workflow.models as loading
+    from erase_plugins.api import erase as run
+    from erase_plugins.artifacts.marks import make_key
+
+    make_key(tmp_path / "key")
+    run(
+        loaded,
+        "pizza",
+        "keyword-guard",
+        out=tmp_path / "hidden",
+        options={"key": str(tmp_path / "key"), "action": "empty"},
+    )
+    words = ("generate", tmp_path / "hidden", "--prompt", "a pizza", "--steps", 1, "--out", tmp_path / "after.png")
+    refused = erase(*words)
+    assert refused.code == 2 and "give the file with their key: --guard-key" in refused.err
+    assert erase(*words, "--guard-key", tmp_path / "key").code == 0
+    assert erase("generate", "--prompt", "", "--steps", 1, "--out", tmp_path / "empty.png").code == 0
+    assert (tmp_path / "after.png").read_bytes() == (tmp_path / "empty.png").read_bytes()
+    monkeypatch.setattr(loading, "load_pipeline", lambda *_, **__: loaded.pipe)
+    words = ("card", tmp_path / "hidden", "--pairs", 1, "--out", tmp_path / "card.md", "--guard-key", tmp_path / "key")
+    assert erase(*words, "--pair-prompt", "a pizza").code == 0
+    before, after = (tmp_path / "images" / f"pair_1_{side}.png" for side in ("before", "after"))
+    assert before.read_bytes() != after.read_bytes()
