@@ -7,7 +7,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, redirect_stdout
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import click
 
 from erase_plugins.errors import EraseError, RequestError
 from erase_plugins.families.loading import AUTO, DTYPES
+from erase_plugins.hints import said_as
 
 
 def _set_flag(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -61,10 +62,11 @@ class Command(click.Command):
         from erase_plugins.cli.console import State
 
         settings = ctx.ensure_object(State)
-        if not settings.json:
-            return super().invoke(ctx)
-        settings.out = sys.stdout
-        with redirect_stdout(sys.stderr):
+        options = {name for parameter in self.params for name in parameter.opts}
+        place = "into" if "--into" in options and "--out" not in options else "out"
+        if settings.json:
+            settings.out = sys.stdout
+        with said_as(place), redirect_stdout(sys.stderr) if settings.json else nullcontext():
             return super().invoke(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
