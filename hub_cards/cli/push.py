@@ -116,7 +116,9 @@ def say_pushed(done: Any, repo: str, use: str) -> None:
         use: the last line, for people.
     """
     if done.dry_run:
-        say("nothing was changed (dry run)")
+        from huggingface_hub import get_token
+
+        say(f"nothing was changed (dry run{'' if get_token() and not done.bundle.unseen else '; rights not checked'})")
     elif not (done.bundle.changed or done.bundle.removed):
         say(f"everything is there already at {(done.commit or '')[:12]}; no commit was made")
     else:
