@@ -9,7 +9,9 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.types import Certificate, Concept, DataRef, ForgetItem
@@ -185,6 +187,19 @@ def test_inspect_folder_and_file(erase, pizza_folder):
     assert (data["kind"], data["layout"], data["family"]) == ("ours", "kohya", "sd1")
     ran = erase("inspect", pizza_folder)
     assert "add, revoke and joint merge are possible" in ran.out
+
+
+def test_inspect_says_whether_values_of_a_file_were_read(erase, tmp_path, monkeypatch):
+    from erase_plugins.cli import inspect
+
+    place = tmp_path / "a.safetensors"
+    save_file({"lora_unet_x.lora_down.weight": torch.tensor([[1.0, 2.0]])}, place)
+    assert "values: none is NaN or infinite" in erase("inspect", place).out
+    save_file({"lora_unet_x.lora_down.weight": torch.tensor([[1.0, float("nan")]])}, place)
+    broken = erase("inspect", place)
+    assert broken.code == 2 and "a.safetensors: lora_unet_x.lora_down.weight holds NaN or infinity" in broken.err
+    monkeypatch.setattr(inspect, "_SMALL", 8)
+    assert "values: not read in so large a file; some may be NaN or infinite" in erase("inspect", place).out
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
