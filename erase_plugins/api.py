@@ -254,6 +254,7 @@ def generate(
     steps: int = 20,
     guidance: float = 4.0,
     any_base: bool = False,
+    guard_key: str | Path | None = None,
     **options: Any,
 ) -> Any:
     """Pictures (n, 3, height, width) in 0..1, drawn with the artifacts applied; the pipeline is restored.
@@ -266,6 +267,7 @@ def generate(
         strength: of every artifact.
         steps, guidance: sampler settings.
         any_base: allow a fine-tune of the artifact's base.
+        guard_key: file with the key of a guard whose keywords are HMACs.
         options: revision, dtype, device for a model given by name.
 
     Raises:
@@ -292,7 +294,7 @@ def generate(
     subject = as_target(model, **options) if isinstance(model, str | Path) else model
     pipe = subject.host if isinstance(subject, Model) else subject
     denoiser = None if getattr(pipe, "unet", None) is not None else as_target(subject).network(DENOISER)
-    handles = apply_all(subject, loaded, strength, any_base=any_base)
+    handles = apply_all(subject, loaded, strength, any_base=any_base, guard_key=guard_key)
     try:
         return draw(pipe, texts, numbers, steps=steps, guidance=guidance, fast=False, denoiser=denoiser, checked=True)
     finally:

@@ -93,6 +93,8 @@ class Blocked(RunRefused):
 class RunCancelled(EraseError):
     """The run was stopped on request; the last checkpoint is kept."""
 
+    exit_code = 130
+
 
 class NotFiniteError(EraseError, ArithmeticError):
     """NaN or infinity appeared; nothing was written."""

@@ -11,14 +11,16 @@ What is stored with an artifact or a report is read on every surface: such a tex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from string import Formatter
 
 #: options of the command line that are arguments of another name or form in Python
 _ARGUMENTS = {
     "all-files": "layouts=['all']",
     "pairs": "gallery=",
+    "pair-prompt": "prompts=",
     "erase": "concepts=",
     "set": "options=",
     "base": "target=",
@@ -171,6 +173,19 @@ def in_terminal(sentence: object) -> str:
 def stored(sentence: object) -> str:
     """A sentence, or an error's, as it is kept with an artifact, a report or a search, for every surface."""
     return in_words(sentence, lambda hint: hint.by_name())
+
+
+@contextmanager
+def said_as(option: str, out: str = "out") -> Iterator[None]:
+    """Lets errors of a with-block, or of a function under it, call the option ``out`` what it is called here."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(sentence := sentence_of(error), Sentence):
+            named = (replace(part, option=option) if isinstance(part, Hint) and part.option == out else part
+                     for part in sentence.parts)  # fmt: skip
+            error.args = (Sentence(*named),)
+        raise
 
 
 def joined(between: str, parts: Iterable[str]) -> Sentence:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 from erase_plugins.errors import EraseError, PluginError, RequestError, UnknownName
@@ -17,7 +18,7 @@ from erase_plugins.hints import Hint, Sentence
 from erase_plugins.known import Known
 from erase_plugins.plain_text import first_line
 from erase_plugins.plugin_checks import check_item, check_items, file_of
-from erase_plugins.plugin_loading import PluginLoader, log
+from erase_plugins.plugin_loading import OWN_PACKAGE, PluginLoader, log
 from erase_plugins.types import EditPlan, Event, PluginProblem, Registered
 
 #: what measures -> the hook that registers it
@@ -306,6 +307,21 @@ class Manager(PluginLoader):
             if name in offered:
                 return offered[name]
         return None
+
+    def raised_in(self, error: BaseException) -> str:
+        """What of an outside package was running when an error rose, the innermost; empty if nothing was.
+
+        The error itself is not touched, so that its type and traceback stay what they are.
+        """
+        strangers = {id(entry.item): (hook, entry) for hook, entries in self._cache.items() for entry in entries
+                     if entry.package != OWN_PACKAGE}  # fmt: skip
+        found = ""
+        for frame, _ in walk_tb(error.__traceback__):
+            if (key := id(frame.f_locals.get("self"))) in strangers:
+                hook, entry = strangers[key]
+                kind = "family" if hook == "erase_families" else hook.removeprefix("erase_").removesuffix("s")
+                found = f"{kind} '{entry.item.id}' of {f'{entry.package} {entry.version}'.strip()}"
+        return found
 
     def cli_commands(self, cli: Any) -> None:
         """Lets every plugin add its sub-commands; a failing one is recorded."""

@@ -18,6 +18,7 @@ from erase_plugins.artifacts.places import COLLECTION, INDEX, check_place
 from erase_plugins.artifacts.store import file_hash, read_manifest
 from erase_plugins.compose import merge
 from erase_plugins.errors import CorruptArtifact, HubError, RequestError
+from erase_plugins.hints import said_as
 from erase_plugins.licences import needed
 from erase_plugins.workflow.collection import Collection, build_collection
 from hub_cards.bundle import How, PushFile, artifact_files
@@ -71,6 +72,7 @@ def push_collection(folder: str | Path | Collection, repo: str, **options: Any) 
     return publish(bundle, write, how)
 
 
+@said_as("into")
 def pull_collection(
     spec: str,
     names: str | Iterable[str] | None = None,

@@ -16,7 +16,7 @@ from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.artifacts.places import INDEX, check_place
 from erase_plugins.artifacts.store import read_manifest, verify_file
 from erase_plugins.errors import HubError
-from erase_plugins.hints import Command, Hint
+from erase_plugins.hints import Command, Hint, said_as
 from erase_plugins.manager import get_manager
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.collection import copy_artifact
@@ -27,6 +27,7 @@ from hub_cards.remote import MERGED
 from hub_cards.usage import STOCK
 
 
+@said_as("into")
 def pull(
     spec: str,
     into: str | Path | None = None,

@@ -114,7 +114,7 @@ def publish(
         pictures, adult: as for `push`.
 
     Raises:
-        HubError, PushRefused, NotAllowed: as for `push`.
+        HubError, PushRefused, NotAllowed: as for `push`; of a dry run after it was told what would be sent.
     """
 
     repo, private = bundle.repo, bundle.private
@@ -137,6 +137,9 @@ def publish(
     get_manager().before_push(replace(bundle, dry_run=how.dry_run), repo)
     if how.show is not None:
         how.show(bundle)
+    if how.dry_run and get_token() and not bundle.unseen:
+        with reaching("push to", repo):
+            may_write(bundle, bundle.exists)
     if how.dry_run or not (bundle.changed or bundle.removed):
         return Pushed(bundle, bundle.parent, dry_run=how.dry_run)
     return send(bundle)

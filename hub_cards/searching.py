@@ -94,10 +94,8 @@ def search(
     if limit < 1:
         raise RequestError(f"a limit of {limit} finds nothing; give a positive number")
     words = query.casefold().split()
-    asked = [OURS, *tags]
     by_id = base_model is not None and "/" in base_model
-    if by_id:
-        asked.append(f"base_model:{base_model}")
+    asked = [OURS, *tags, *([f"base_model:{base_model}"] if by_id else [])]
     with reaching("search on", "the Hub"):
         # the Hub knows who erases exactly this, however many repositories there are; parts of names are compared here
         tagged = [] if concept is None else [[*asked, *erased_tags([concept])]]

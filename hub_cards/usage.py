@@ -41,7 +41,7 @@ def uses(artifact: Any, repo: str) -> dict[str, Any]:
         "repo": repo, "model": model, "pocket": model == POCKET, "embedded": model in EMBEDDED,
         "draws": task == DRAWS, "loader": AUTO.get(task), "timm": manifest.base.get("library") == "timm",
         "weight": Inert(f"{float(manifest.strength.get('recommended', 1.0)):g}"),
-        "prompt": choose_prompts(manifest, 1)[0],
+        "prompt": (choose_prompts(manifest, 1) or ["a photo"])[0],
         "files": files, "stock": STOCK, "kohya": layouts.get("kohya"),
         "peft_folder": layouts.get("peft", "").split("/")[0],
         "adapters": [(part or str(get_manager().family(manifest.family).denoiser), folder) for part, folder in parts

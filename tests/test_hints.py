@@ -24,6 +24,7 @@ from erase_plugins.hints import (
     in_terminal,
     in_words,
     joined,
+    said_as,
     sentence_of,
     stored,
 )  # fmt: skip
@@ -48,6 +49,16 @@ def test_each_surface_has_its_own_words(hint, terminal, python):
     sentence = Sentence("first; ", hint, "!")
     assert sentence == f"first; {python}!"
     assert in_terminal(sentence) == f"first; {terminal}!"
+
+
+def test_a_place_is_called_what_it_is_called_where_it_was_given():
+    """Checks of a place do not know which option named it."""
+    with pytest.raises(ArtifactError) as raised, said_as("into"):
+        raise ArtifactError("'out' exists already; choose ", ANOTHER_OUT, " or ", Hint("force", before="pass"))
+    assert in_terminal(raised.value) == "'out' exists already; choose another --into or pass --force"
+    assert str(raised.value) == "'out' exists already; choose another into= or pass force=True"
+    with pytest.raises(KeyError, match="out"), said_as("into"):
+        raise KeyError("out")
 
 
 def test_text_that_looks_like_an_option_is_not_touched():

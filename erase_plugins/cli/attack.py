@@ -11,6 +11,7 @@ from erase_plugins.cli.command import (
     declare,
     dry_run_option,
     force_option,
+    guard_key_option,
     load_artifacts,
     model_options,
     parse_settings,
@@ -32,7 +33,7 @@ from erase_plugins.cli.console import emit, human_seconds, progress, say, share,
 @seed_option("Seed of prompts, noise and resampling.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Option of the attack (see 'info ATTACK').")
 @click.option("--any-base", is_flag=True, help="Allow a fine-tune of the artifact's base model.")
-@click.option("--guard-key", metavar="FILE", help="File with the key of a guard whose words are HMACs.")
+@guard_key_option
 @click.option("--out", default="attacked", show_default=True, metavar="DIR",
               help="Folder for attack-NAME.json and what was found.")  # fmt: skip
 @dry_run_option
@@ -122,7 +123,7 @@ def command(
         say(f"  {text}")
     for key, file in report.files.items():
         say(f"{key}: {folder / file}")
-    all_written(report)
+    all_written(report.files["report"], [item.name for item in report.attachments])
 
 
 def _is_attack(word: str) -> bool:

@@ -7,11 +7,13 @@ from pathlib import Path
 import click
 
 from erase_plugins.cli.command import (
+    all_written,
     declare,
     dry_run_option,
     dtype_option,
     existing,
     force_option,
+    guard_key_option,
     quiet_libraries,
     seed_option,
     strength_option,
@@ -43,13 +45,14 @@ from erase_plugins.cli.console import emit, progress, say, table
 @dtype_option
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps ...")
 @click.option("--any-base", is_flag=True, help="Allow a fine-tune of the artifact's base model.")
+@guard_key_option
 @click.option("--out", required=True, metavar="DIR", help="Folder for audit.html, audit.md and audit.json.")
 @dry_run_option
 @force_option
 def command(
     model: str, artifact: str | None, erased: tuple[str, ...], base: str | None, budget: str, attacks: str,
     reference: str, judge: str | None, images: int, strength: float, seed: int, revision: str | None, dtype: str,
-    device: str, any_base: bool, out: str, dry_run: bool, force: bool,
+    device: str, any_base: bool, guard_key: str | None, out: str, dry_run: bool, force: bool,
 ) -> None:  # fmt: skip
     """Audit an "erased" MODEL, or an ARTIFACT on it: rates, attacks, pictures, one sentence to quote.
 
@@ -57,13 +60,13 @@ def command(
     A killed audit goes on when it is called again.
     """
     from erase_plugins.evaluation.attack_suite import chosen
-    from erase_plugins.workflow.audit import Wanted, attacks_of, audit, check, pictures_needed
+    from erase_plugins.workflow.audit import HTML, RECORD, Wanted, attacks_of, audit, check, pictures_needed
     from erase_plugins.workflow.models import find_model
 
     place = None if artifact is None else str(existing(artifact, "artifact or file"))
     wanted = Wanted(
         model, place, base, tuple(erased), budget, attacks, reference, images, seed, strength=strength, judge=judge,
-        any_base=any_base, load={"revision": revision, "dtype": dtype, "device": device},
+        any_base=any_base, guard_key=guard_key, load={"revision": revision, "dtype": dtype, "device": device},
     )  # fmt: skip
     check(wanted)
     count, affordable = pictures_needed(wanted), attacks_of(wanted)
@@ -90,7 +93,7 @@ def command(
     quiet_libraries()
     with progress() as bar:
         found = audit(wanted, Path(out), force=force, progress=bar.update)
-    from erase_plugins.evaluation.page import attacks_table, rates_table
+    from erase_plugins.evaluation.page import attacks_table, rates_table, told
 
     emit({**found.to_dict(), "folder": out})
     for title, (head, rows) in (
@@ -99,6 +102,8 @@ def command(
     ):
         table(title, head, rows)
     say(found.sentence)
-    for text in found.notes:
+    for text in told(found):
         say(f"  {text}")
-    say(f"page: {Path(out) / 'audit.html'}")
+    say(f"page: {Path(out) / HTML}")
+    left_out = [*found.report.attachments, *(item for attack in found.attacks for item in attack.attachments)]
+    all_written(RECORD, [item.name for item in left_out])

@@ -7,7 +7,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, redirect_stdout
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import click
 
 from erase_plugins.errors import EraseError, RequestError
 from erase_plugins.families.loading import AUTO, DTYPES
+from erase_plugins.hints import said_as
 
 
 def _set_flag(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -61,10 +62,11 @@ class Command(click.Command):
         from erase_plugins.cli.console import State
 
         settings = ctx.ensure_object(State)
-        if not settings.json:
-            return super().invoke(ctx)
-        settings.out = sys.stdout
-        with redirect_stdout(sys.stderr):
+        options = {name for parameter in self.params for name in parameter.opts}
+        place = "into" if "--into" in options and "--out" not in options else "out"
+        if settings.json:
+            settings.out = sys.stdout
+        with said_as(place), redirect_stdout(sys.stderr) if settings.json else nullcontext():
             return super().invoke(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -114,6 +116,9 @@ force_option = click.option(
     "--force", is_flag=True, help="Replace what was written there earlier; nothing else is ever replaced."
 )
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would be done; touch nothing.")
+guard_key_option = click.option(
+    "--guard-key", metavar="FILE", help="File with the key of a guard whose words are HMACs."
+)
 layout_option = click.option(
     "--layout",
     "layouts",
@@ -214,15 +219,18 @@ def existing(path: str, what: str = "artifact") -> Path:
     raise RequestError(f"no {what} at '{place.name}'{meant} Give an artifact folder or a .safetensors file")
 
 
-def all_written(report: Any) -> None:
+def all_written(record: str, unwritten: Iterable[str]) -> None:
     """Ends a command that measured everything and could not write all of it with an error.
+
+    Args:
+        record: the file with the numbers.
+        unwritten: files that are missing; why was told above.
 
     Raises:
         EraseError: names the files.
     """
-    if report.attachments:
-        names = ", ".join(item.name for item in report.attachments)
-        raise EraseError(f"{names} could not be written, see above; the numbers are in {report.files['report']}")
+    if names := ", ".join(unwritten):
+        raise EraseError(f"{names} could not be written, see above; the numbers are in {record}")
 
 
 def check_output(

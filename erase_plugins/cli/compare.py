@@ -6,7 +6,15 @@ from pathlib import Path
 
 import click
 
-from erase_plugins.cli.command import declare, dry_run_option, model_options, quiet_libraries, quote, seed_option
+from erase_plugins.cli.command import (
+    all_written,
+    declare,
+    dry_run_option,
+    model_options,
+    quiet_libraries,
+    quote,
+    seed_option,
+)
 from erase_plugins.cli.console import emit, hint, human_seconds, progress, say, table
 from erase_plugins.comparison.shapes import SHAPES
 from erase_plugins.concept_text import phrases_from, written
@@ -158,6 +166,8 @@ def _compare_sets(
 
 def _tell(summary: dict, out: Path) -> None:
     """What people and programs get to see."""
+    from erase_plugins.comparison.figures import PARETO
+
     rows = []
     for kind, label, row in (
         (kind, label, row) for kind, part in summary["kinds"].items() for label, row in part["rows"].items()
@@ -171,12 +181,15 @@ def _tell(summary: dict, out: Path) -> None:
     for title in ("skipped", "failed"):
         for name, reason in summary[title].items():
             hint(f"{title}: {name}: {reason}")
-    if "pareto" not in summary["files"]:
+    for name, reason in summary["unwritten"].items():
+        hint(f"{name} was not written: {reason}")
+    if PARETO not in {*summary["files"].values(), *summary["unwritten"]}:
         hint("no Pareto plot: pip install 'erase-plugins[plots]'")
     say(f"wrote {', '.join(summary['files'].values())} in {out}")
     emit({**{key: value for key, value in summary.items() if key != "cells"}, "out": str(out)})
     if summary["failed"] and not rows:
         raise EraseError(f"every cell failed, first: {next(iter(summary['failed'].values()))}")
+    all_written(summary["files"]["data"], summary["unwritten"])
 
 
 def _again(

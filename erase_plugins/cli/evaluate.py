@@ -13,6 +13,7 @@ from erase_plugins.cli.command import (
     dry_run_option,
     existing,
     force_option,
+    guard_key_option,
     hint_strength,
     load_artifacts,
     model_options,
@@ -40,7 +41,7 @@ NOT_MEASURED = "not measured"
 @seed_option("Seed of prompts, noise and resampling.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Option of the suite (see 'info SUITE').")
 @click.option("--any-base", is_flag=True, help="Allow a fine-tune of the artifact's base model.")
-@click.option("--guard-key", metavar="FILE", help="File with the key of a guard whose words are HMACs.")
+@guard_key_option
 @click.option(
     "--out", required=True, metavar="DIR", help="Folder for report.json, figures and what else the suite attaches."
 )
@@ -112,7 +113,7 @@ def command(
         say(f"  {text}")
     for name, file in report.files.items():
         say(f"{name}: {folder / file}")
-    all_written(report)
+    all_written(report.files["report"], [item.name for item in report.attachments])
 
 
 #: options of this command that say something about a model, by the name of their parameter
@@ -145,7 +146,7 @@ def _alone(suite: Any, options: dict[str, Any], out: Path, seed: int, device: st
         say(f"  {text}")
     for name, file in report.files.items():
         say(f"{name}: {out / file}")
-    all_written(report)
+    all_written(report.files["report"], [item.name for item in report.attachments])
 
 
 def tells_quality(report: Any, artifact: Any) -> bool:

@@ -12,6 +12,7 @@ from erase_plugins.cli.command import (
     declare,
     dry_run_option,
     force_option,
+    guard_key_option,
     hint_strength,
     load_artifacts,
     model_options,
@@ -30,12 +31,14 @@ from erase_plugins.cli.console import emit, human_seconds, say
 @click.option("--steps", type=click.IntRange(1, 1000), default=20, show_default=True, help="Sampler steps.")
 @click.option("--guidance", type=Finite(), default=4.0, show_default=True, help="Classifier-free guidance scale.")
 @click.option("--any-base", is_flag=True, help="Allow a fine-tune of the artifact's base model.")
+@guard_key_option
 @click.option("--out", required=True, metavar="FILE.png", help="Picture to write.")
 @dry_run_option
 @force_option
 def command(
     artifacts: tuple[str, ...], model: str, revision: str | None, dtype: str, device: str, prompt: str, seed: int,
-    strength: float, steps: int, guidance: float, any_base: bool, out: str, dry_run: bool, force: bool,
+    strength: float, steps: int, guidance: float, any_base: bool, guard_key: str | None, out: str, dry_run: bool,
+    force: bool,
 ) -> None:  # fmt: skip
     """Draw a picture with artifacts applied; without one, the base model's picture."""
     from erase_plugins.errors import Unsupported
@@ -63,7 +66,7 @@ def command(
 
     target = load_target(found, dtype=dtype, device=device)
     started = time.perf_counter()
-    handles = apply_all(target, loaded, strength, any_base=any_base)
+    handles = apply_all(target, loaded, strength, any_base=any_base, guard_key=guard_key)
     try:
         for handle in handles:
             say(handle.report())

@@ -171,6 +171,14 @@ def describe(error: BaseException, resumes: bool = False) -> tuple[int, str, str
     if isinstance(error, OSError) and error.strerror:
         name = os.path.basename(str(error.filename or ""))
         where = f"{error.strerror}: '{name}'" if name else str(error.strerror)  # a full disk is told without a file
-        return 1, kind, scrub(one_line(f"{where}; check the path, the rights and the free space"))
+        return 1, kind, scrub(one_line(f"{where}{_raised_in(error)}; check the path, the rights and the free space"))
     text = scrub(one_line(str(error)))[:300]
-    return 1, kind, f"unexpected {kind}: {text}; run again with --debug for the traceback"
+    return 1, kind, f"unexpected {kind}{_raised_in(error)}: {text}; run again with --debug for the traceback"
+
+
+def _raised_in(error: BaseException) -> str:
+    """Whose code of an outside package failed, as the end of a clause; nothing without the registry."""
+    from erase_plugins.manager import get_manager
+
+    found = get_manager().raised_in(error) if get_manager.cache_info().currsize else ""
+    return found and f" in {scrub(one_line(found))}"

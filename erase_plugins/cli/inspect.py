@@ -13,6 +13,9 @@ from erase_plugins.errors import EraseError
 from erase_plugins.hints import in_terminal, sentence_of
 from erase_plugins.types import ForgetItem
 
+#: bytes up to which all values of a file are read; adapters are smaller, whole models take a minute
+_SMALL = 1 << 30
+
 
 @declare("inspect", example="somebodys-lora.safetensors")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH ...")
@@ -101,9 +104,15 @@ def _has_statistics(place: Path, manifest: Any) -> bool:
 
 
 def _file_facts(place: Path) -> dict[str, Any]:
+    from erase_plugins.artifacts.header import read_header
+    from erase_plugins.artifacts.verify import check_values
     from erase_plugins.workflow.artifacts import inspect_file
 
     facts = {"path": place.name, **inspect_file(place)}
+    small = facts["bytes"] <= _SMALL
+    if small:
+        check_values(place, read_header(place))
+    facts["values"] = f"{'none is' if small else 'not read in so large a file; some may be'} NaN or infinite"
     manifest = facts.get("manifest")
     if manifest:
         facts["erased"] = [ForgetItem.from_dict(item).name for item in manifest["concepts"]]
@@ -146,6 +155,7 @@ def _show(facts: dict[str, Any]) -> None:
         "evidence": facts.get("evidence"),
         "tensors": facts.get("tensors"),
         "dtypes": facts.get("dtypes"),
+        "values": facts.get("values"),
         "size": human_bytes(facts.get("bytes")),
         "says": facts.get("says"),
         "next": facts.get("how"),

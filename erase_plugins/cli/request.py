@@ -52,7 +52,9 @@ def command() -> None:
 @click.option("--jurisdiction", type=click.Choice(tuple(RULES)), default="eu", show_default=True,
               help="Whose deadline holds.")  # fmt: skip
 @click.option("--days", type=click.IntRange(1), help="Another deadline, in days.")
-@click.option("--received", metavar="DATE", help="Day of the request, such as 2026-01-31; today by default.")
+@click.option(
+    "--received", metavar="DATE", help="Day of the request, such as 2026-01-31; by default today, on this machine."
+)
 @click.option("--evidence", metavar="NUMBER", help="Number of the file or ticket; no names.")
 @click.option("--public", is_flag=True, help="What is made may be published; never for persons, facts and documents.")
 @role_option
@@ -79,8 +81,9 @@ def new(
         desk, what, names, data=forget, jurisdiction=jurisdiction, days=days or 0, received=received,
         evidence=evidence, public=public, role=role, dry_run=dry_run,
     )  # fmt: skip
-    say(f"request {name} received, due {ledger.case(name).due}")
-    _warn(ledger.case(name).facts(_today()))
+    facts = ledger.case(name).facts(_today())
+    say(f"request {name} received on {facts['received']}, due {facts['due']} (ends in UTC)")
+    _warn(facts)
     for other in waiting_twins(ledger, name):
         hint(f"request {other} is about the same subject and still open; if this is the same letter: "
              f"{_typed('decide', folder, name)} reject --reason duplicate")  # fmt: skip
@@ -236,7 +239,7 @@ def decide(
 
 @declare("status", example="desk")
 @desk_options
-@click.option("--on", "day", metavar="DATE", help="As it looks on this day; today by default.")
+@click.option("--on", "day", metavar="DATE", help="As it looks on this day; by default today, in UTC as the ledger.")
 @click.option("--open", "pending", is_flag=True, help="Only those that wait for an answer.")
 def status(folder: str, key: str | None, day: str | None, pending: bool) -> None:
     """Show all requests, how long there is to answer them, and what comes next."""
@@ -248,12 +251,12 @@ def status(folder: str, key: str | None, day: str | None, pending: bool) -> None
     facts = [case.facts(today) for case in ledger.cases.values() if not pending or case.state not in ANSWERED]
     facts.sort(key=lambda item: (item["state"] in ANSWERED, item["due"]))
     names = ("case", "kind", "state", "received", "due", "days_left", "warning", "remedy", "attempt", "next")
-    title = f"requests: {len(facts)}; lines of the ledger: {len(ledger.entries)}"
+    title = f"requests: {len(facts)}; lines of the ledger: {len(ledger.entries)}; as of {today} (UTC)"
     table(title, [name.replace("_", " ") for name in names],
           [[item[name] for name in names] for item in facts], ("days left", "attempt"))  # fmt: skip
     for item in facts:
         _warn(item)
-    emit({"schema": 1, "requests": facts, "lines": len(ledger.entries), "head": ledger.head})
+    emit({"schema": 1, "day": str(today), "requests": facts, "lines": len(ledger.entries), "head": ledger.head})
 
 
 @declare("export", example="desk CASE --out answer")
@@ -325,13 +328,15 @@ def _typed(step: str, desk: str, name: str) -> str:
 
 
 def _today() -> datetime.date:
+    """The day by which the ledger judges: its times are UTC, so that every machine says the same of a certificate."""
     return datetime.datetime.now(datetime.UTC).date()
 
 
 def _warn(facts: Mapping[str, Any]) -> None:
     """Says that an answer is late, or soon will be."""
     if facts["warning"]:
-        hint(f"warning: request {facts['case']} is {facts['warning']} ({facts['due']}); next: request {facts['next']}")
+        late = f"{facts['warning']} ({facts['due']} UTC)"
+        hint(f"warning: request {facts['case']} is {late}; next: request {facts['next']}")
 
 
 def _model(case: Any) -> str:

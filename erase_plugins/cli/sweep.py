@@ -172,8 +172,8 @@ def _work(target: Any, plans: dict[str, Any], places: dict[str, Path], layouts: 
         for done, (name, plan) in enumerate(plans.items(), 1):
             try:
                 run_and_save(plan, target, places[name], layouts=layouts, force=True, resume=True, cancel=cancel)
-            except RunCancelled:
-                raise
+            except RunCancelled as error:  # which advises an option that `run` has and this command needs not
+                raise RunCancelled(f"stopped with {len(plans) - done + 1} to do; the same command goes on") from error
             except EraseError as error:
                 failed[name] = f"{name}: {in_terminal(error)}"
             left = (time.perf_counter() - started) / done * (len(plans) - done)

@@ -5,8 +5,11 @@ Cells of one concept stay together: they share the base's pictures, which are dr
 
 from __future__ import annotations
 
+import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Sequence
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -101,23 +104,33 @@ def run_processes(
     from concurrent.futures import ThreadPoolExecutor, wait
 
     todo = [group for group in groups if not all(finished_or_failed(cell, folder) for cell in group)]
+    stopped, others = threading.Event(), set(active_children())
     pool = ThreadPoolExecutor(max(min(jobs, len(todo)), 1))
     try:
-        pending = {pool.submit(_in_own_process, group, folder, prepare) for group in todo}
+        pending = {pool.submit(_in_own_process, group, folder, prepare, stopped) for group in todo}
         while pending:
             ended, pending = wait(pending, timeout=_PATIENCE)
             progress(sum(finished_or_failed(cell, folder) for group in groups for cell in group))
             for future in ended:
                 future.result()
+    except BaseException:  # Ctrl-C above all: nobody waits for the cells that are being made, nor are they failed ones
+        stopped.set()
+        for child in set(active_children()) - others:
+            child.terminate()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _in_own_process(group: Group, folder: Path, prepare: Prepare | None) -> None:
-    """Works a group off in a new process; one that dies is started once more, then the group counts as failed."""
+def _in_own_process(group: Group, folder: Path, prepare: Prepare | None, stopped: threading.Event) -> None:
+    """Works a group off in a new process; one that dies is started once more, then the group counts as failed.
+
+    Ctrl-C at a terminal reaches every process there; it is for the first one, which ends those of here.
+    """
+    if hasattr(signal, "pthread_sigmask"):  # what a thread does not listen to, neither does a process that it starts
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import get_context
 
     for _ in range(_ATTEMPTS):
         with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_one_thread) as alone:
@@ -125,7 +138,8 @@ def _in_own_process(group: Group, folder: Path, prepare: Prepare | None) -> None
                 alone.submit(work, group, str(folder), prepare).result()
                 return
             except BrokenProcessPool:
-                continue
+                if stopped.is_set():
+                    return
     for cell in group:
         if not finished_or_failed(cell, folder):
             text = "its process died twice (out of memory?); run again with one job or a smaller batch"

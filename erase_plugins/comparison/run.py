@@ -23,6 +23,7 @@ from erase_plugins.errors import MissingExtra, RequestError
 from erase_plugins.hints import Hint, sentence_of
 from erase_plugins.manager import get_manager
 from erase_plugins.needs import changes_weights
+from erase_plugins.plain_text import first_line
 from erase_plugins.workflow.run import known_models
 
 CELLS, TABLE, DATA = "cells", "table.md", "comparison.json"
@@ -146,7 +147,8 @@ def compare(
         exports: names of `comparison.exports.SHAPES` that are written too.
 
     Returns:
-        The summary (see `comparison.summary.summarise`) with ``files`` and ``todo`` (cells that were run now).
+        The summary (see `comparison.summary.summarise`) with ``files``, ``unwritten`` (file -> why it is missing) and
+        ``todo`` (cells that were run now).
 
     Raises:
         ArtifactError: a file that would be written is somebody else's, or another comparison is writing there.
@@ -190,7 +192,7 @@ def _compare(
     places = {cell.key: folder / cell.key for cell in cells}
     results = [{**found, "key": cell.key} for cell in cells if (found := read_result(places[cell.key])) is not None]
     summary = summarise(results)
-    return {**summary, "files": _write(summary, places, out, command), "todo": [cell.key for cell in todo]}
+    return {**summary, **_write(summary, places, out, command), "todo": [cell.key for cell in todo]}
 
 
 def grouped(cells: Sequence[Cell]) -> list[list[Cell]]:
@@ -206,20 +208,26 @@ def _tell(progress: Callable[[int, int], None] | None, before: int, total: int, 
         progress(before + done, total)
 
 
-def _write(summary: Mapping[str, Any], places: Mapping[str, Path], out: Path, command: str) -> dict[str, str]:
-    """Writes the files; returns what is where."""
+def _write(summary: Mapping[str, Any], places: Mapping[str, Path], out: Path, command: str) -> dict[str, Any]:
+    """Writes the files; returns what is where, and by file why a figure could not be written."""
     files = {"table": TABLE, "data": DATA}
     with atomic_file(out / DATA) as work:
         work.write_text(json.dumps(summary, indent=1, sort_keys=True, default=str), encoding="utf-8")
-    if sheet(summary["cells"], places, out / SHEET) is not None:
-        files["contact_sheet"] = SHEET
-    try:
-        pareto(summary, out / PARETO)
-        files["pareto"] = PARETO
-    except MissingExtra:
-        pass  # the command line says so
+    drawings: dict[str, tuple[str, Callable[[], Path | None]]] = {
+        "contact_sheet": (SHEET, lambda: sheet(summary["cells"], places, out / SHEET)),
+        "pareto": (PARETO, lambda: pareto(summary, out / PARETO)),
+    }
+    unwritten = {}
+    for key, (name, draw) in drawings.items():
+        try:
+            if draw() is not None:
+                files[key] = name
+        except MissingExtra:
+            pass  # the command line says so
+        except Exception as error:  # the numbers are not lost to a figure
+            unwritten[name] = first_line(error)
     titles = {"pareto": "Left of the concept against what is lost", "contact_sheet": "Pictures before and after"}
     figures = {title: files[name] for name, title in titles.items() if name in files}
     with atomic_file(out / TABLE) as work:
         work.write_text(markdown(summary, command, datetime.now(UTC).strftime("%Y-%m-%d"), figures), encoding="utf-8")
-    return files
+    return {"files": files, "unwritten": unwritten}

@@ -70,7 +70,8 @@ def _facts(found: Any) -> str:
     )
 
 
-def _warnings(found: Any) -> list[str]:
+def told(found: Any) -> list[str]:
+    """What an audit says beside its numbers: its own notes, warnings of the report and of each attack."""
     notes = [*found.notes, *found.report.warnings]
     return [*notes, *(f"{item.attack}: {text}" for item in found.attacks for text in item.warnings)]
 
@@ -95,8 +96,8 @@ def html_page(found: Any, figures: Figures) -> str:
         "<h2>Rates</h2>", _html_table(rates_table(found.report)),
         "<h2>Attacks</h2>", _html_table(attacks_table(found.attacks, found.not_run)),
         f'<p class="note">{escape(_NOTES)}</p>',
-        *(["<h2>Notes</h2><ul>", *(f"<li>{escape(text)}</li>" for text in _warnings(found)), "</ul>"]
-          if _warnings(found) else []),
+        *(["<h2>Notes</h2><ul>", *(f"<li>{escape(text)}</li>" for text in told(found)), "</ul>"]
+          if told(found) else []),
         "<h2>Pictures</h2>",
         *(f'<figure><img alt="{escape(title)}" src="{_uri(data)}"><figcaption>{escape(title)}</figcaption></figure>'
           for title, data in figures),
@@ -134,7 +135,7 @@ def markdown_page(found: Any, figures: Figures) -> str:
         "## Rates\n\n" + _markdown_table(rates_table(found.report)),
         "## Attacks\n\n" + _markdown_table(attacks_table(found.attacks, found.not_run)),
         _NOTES,
-        *(["## Notes\n\n" + "\n".join(f"- {_inert(text)}" for text in _warnings(found))] if _warnings(found) else []),
+        *(["## Notes\n\n" + "\n".join(f"- {_inert(text)}" for text in told(found))] if told(found) else []),
         "## Pictures",
         *(f"{_inert(title)}\n\n![{_inert(title)}]({_uri(data)})" for title, data in figures),
         _inert(_facts(found)),

@@ -26,9 +26,10 @@ _SUITES = {"classifier": CLASSIFIER, "language": LANGUAGE}
 #: what a model does, by the Hub's name -> what it does with a concept, the participle, and in what that is counted
 DRAWS = "text-to-image"
 _DOES = {
-    DRAWS: ("draws", "drawn", "pictures"), "image-classification": ("recognises", "recognised", "pictures"),
-    "text-generation": ("answers about", "answered", "questions"),
-}  # fmt: skip
+    DRAWS: ("draws", "drawn", "pictures", "quick"),
+    "image-classification": ("recognises", "recognised", "pictures", "classifier"),
+    "text-generation": ("answers about", "answered", "questions", "language"),
+}
 #: states of a model in words, for headings and legends; others are shown by their name
 STATES = {
     "base": "base", "edited": "erased", "strength0": "switched off (control)", "destroyed": "destroyed (control)",
@@ -58,8 +59,9 @@ def called(metric: str, words: Mapping[str, str]) -> str:
 
 
 def what_is_done(task: str) -> dict[str, str]:
-    """What a model does with a concept: "does", "done" (was it still?), and in what that is "counted"."""
-    return dict(zip(("does", "done", "counted"), _DOES.get(task, ("knows", "found", "samples")), strict=True))
+    """What a model does with a concept: "does", "done" (was it still?), "counted" in what, and by which "suite"."""
+    words = _DOES.get(task, ("knows", "found", "samples", ""))
+    return dict(zip(("does", "done", "counted", "suite"), words, strict=True))
 
 
 def number(value: float) -> str:

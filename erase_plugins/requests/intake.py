@@ -43,7 +43,7 @@ def receive(
         data: file or folder of what is to be forgotten; only an HMAC of its hash is kept.
         jurisdiction: whose deadline holds.
         days: another deadline, in days.
-        received: day of the request, "2026-01-31"; today if None.
+        received: day of the request, "2026-01-31"; today by the clock of this machine if None.
         evidence: number of a file or ticket, without names.
         public: what is made for it may be published.
         role: who enters it.
@@ -87,9 +87,10 @@ def asked(
         raise RequestError("the reference holds the name that the ledger must not hold; give a number")
     if evidence is not None and not is_name(evidence):
         raise RequestError("the reference is a number or a short word in plain letters")
-    today = datetime.datetime.now(datetime.UTC).date()
-    day = today if received is None else date(received)
-    if day > today + datetime.timedelta(1):
+    today = datetime.datetime.now(datetime.UTC)
+    # a letter has the date of the wall that it came in at; all later days are those of the ledger's times, in UTC
+    day = today.astimezone().date() if received is None else date(received)
+    if day > today.date() + datetime.timedelta(1):
         raise RequestError("the day of the request lies ahead")
     rule = "days" if days else jurisdiction
     return names, {

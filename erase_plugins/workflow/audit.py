@@ -53,7 +53,7 @@ class Wanted:
         budget: of each attack.
         attacks: ids of attacks with commas between them; all if empty.
         reference: folder of a model that never saw the concepts, the control of attacks that take one.
-        images, seed, steps, guidance, strength, judge, any_base: as for `run_suite`.
+        images, seed, steps, guidance, strength, judge, any_base, guard_key: as for `run_suite`.
         load: revision, dtype, device.
     """
 
@@ -71,6 +71,7 @@ class Wanted:
     strength: float = 1.0
     judge: str | None = None
     any_base: bool = False
+    guard_key: str | None = None
     load: dict[str, Any] = field(default_factory=dict)
 
 
@@ -136,7 +137,7 @@ def audit(wanted: Wanted, out: Path, *, force: bool = False, progress: Progress 
         subject = open_subject(
             pipe, [artifact], suite, strength=wanted.strength, erased=wanted.erased, judge=wanted.judge,
             progress=progress, images=wanted.images, seed=wanted.seed, steps=wanted.steps, guidance=wanted.guidance,
-            any_base=wanted.any_base,
+            any_base=wanted.any_base, guard_key=wanted.guard_key,
         )  # fmt: skip
         subject.model = _short(wanted.base or wanted.model)
         work = out / f".audit-{_key(wanted, subject, artifact)}"
@@ -277,6 +278,7 @@ def _key(wanted: Wanted, subject: Any, artifact: Artifact) -> str:
         wanted.budget, wanted.reference, wanted.images, wanted.seed, wanted.steps, wanted.guidance, wanted.strength,
         subject.erased, subject.judge.fingerprint, str(subject.target.dtype),
         {name: str(item.short) for name, item in sorted(subject.target.fingerprint().items())},
+        *([hashlib.sha256(subject.guard_key).hexdigest()] if subject.guard_key else []),
     ]  # fmt: skip
     digest.update(json.dumps(parts, sort_keys=True).encode())
     return digest.hexdigest()[:12]

@@ -12,7 +12,7 @@ from typing import Any
 
 from erase_plugins.errors import ArtifactError, RequestError
 from erase_plugins.evaluation.sensitive import blurred, is_png, png
-from erase_plugins.hints import PAIRS
+from erase_plugins.hints import PAIRS, Hint
 from erase_plugins.plain_text import an
 from erase_plugins.types import EvalReport, Record
 
@@ -102,7 +102,7 @@ def choose_prompts(manifest: Any, count: int, report: EvalReport | None = None) 
         ]
         kept = list(manifest.preserve[:1]) if count > 1 else []
         chosen = [*erased[: max(1, count - len(kept))], *kept]
-    return [chosen[turn % len(chosen)] for turn in range(count)]
+    return [chosen[turn % len(chosen)] for turn in range(count if chosen else 0)]
 
 
 def draw_pairs(
@@ -116,6 +116,7 @@ def draw_pairs(
     strength: float | None = None,
     steps: int = 20,
     guidance: float = 4.0,
+    guard_key: str | Path | None = None,
     **load: Any,
 ) -> Gallery:
     """Draws pairs; the pipeline is left as it was.
@@ -129,10 +130,11 @@ def draw_pairs(
         seed: of the first pair; each further pair has the next one.
         strength: of the artifact; the recommended one if None.
         steps, guidance: sampler.
+        guard_key: file with the key of a guard whose keywords are HMACs.
         load: revision, dtype, device for a model given by name.
 
     Raises:
-        RequestError: no pair asked for, or the base is neither named nor known.
+        RequestError: no pair asked for, nothing known to draw, or the base is neither named nor known.
     """
     from erase_plugins.api import generate
     from erase_plugins.evaluation.draw import sampler_name
@@ -141,6 +143,11 @@ def draw_pairs(
 
     loaded = load_artifact(artifact)
     texts = list(prompts) or choose_prompts(loaded.manifest, count, report)
+    if not texts and count:
+        raise RequestError(
+            f"'{loaded.name}' does not say what it erases; name what to draw ",
+            Hint("pair-prompt", "TEXT", before="with"),
+        )
     if not texts:
         raise RequestError("no pairs to draw; ask for at least one")
     base = loaded.manifest.base
@@ -150,7 +157,9 @@ def draw_pairs(
     weight = float(loaded.manifest.strength.get("recommended", 1.0)) if strength is None else strength
     seeds = [seed + turn for turn in range(len(texts))]
     before = generate(pipe, texts, seeds=seeds, steps=steps, guidance=guidance)
-    after = generate(pipe, texts, [loaded], seeds=seeds, strength=weight, steps=steps, guidance=guidance)
+    after = generate(
+        pipe, texts, [loaded], seeds=seeds, strength=weight, steps=steps, guidance=guidance, guard_key=guard_key
+    )
     pairs = tuple(
         Pair(text, number, *names(turn)) for turn, (text, number) in enumerate(zip(texts, seeds, strict=True), start=1)
     )

@@ -55,12 +55,10 @@ def pull(
     if merge:
         _merge(repo, wanted, into, model, offline, force)
         return
-    library = pull_collection(
-        repo, wanted, into, layouts=(ALL,) if all_files else layouts, offline=offline, force=force
-    )  # fmt: skip
-    found = library.find(wanted)
-    say(f"{len(found)} artifacts, verified, in {library.path}")
-    emit({"schema": 1, "folder": str(library.path), **facts(library, found)})
+    pulled = pull_collection(repo, wanted, into, layouts=(ALL,) if all_files else layouts, offline=offline, force=force)
+    found = pulled.find(wanted)
+    say(f"{len(found)} artifacts, verified, in {pulled.path}")
+    emit({"schema": 1, "folder": str(pulled.path), **facts(pulled, found)})
 
 
 def _merge(repo: str, names: list[str], into: str | None, model: str | None, offline: bool, force: bool) -> None:

@@ -38,8 +38,7 @@ def command(
     name, revision = split(repo)
     if into is not None:
         check_output(into, force)
-    wanted = (ALL,) if all_files else layouts
-    artifact = pull(repo, into, model=model, layouts=wanted, force=force, offline=offline)
+    artifact = pull(repo, into, model=model, layouts=(ALL,) if all_files else layouts, force=force, offline=offline)
     say(f"{name}: {', '.join(artifact.manifest.erased) or 'a LoRA without manifest'}, verified")
     place, listed = artifact.path, artifact.manifest.files
     files = [item for item in listed if place.is_file() or (place / item.name).is_file()]

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from erase_plugins.cli.command import declare, dry_run_option, existing, quiet_client, quiet_libraries, stacked
+from erase_plugins.cli.command import declare, dry_run_option, existing, guard_key_option, quiet_client, stacked
 from erase_plugins.cli.console import emit, hint, human_bytes, say, state
 from erase_plugins.errors import RequestError
 from erase_plugins.plain_text import scrub
@@ -59,6 +59,7 @@ drawing_options = stacked(
                  "pairs."),
     click.option("--model", help="Base model for the pairs; what the artifact names if left out."),
     click.option("--device", default="cpu", show_default=True, help="Device for the pairs: cpu, cuda, mps ..."),
+    guard_key_option,
     click.option("--unblurred", is_flag=True, help="Show pictures of explicit concepts and persons as they are."),
     click.option("--adult/--no-adult", default=None, help="Ask visitors of the page first (tag "
                  "not-for-all-audiences); by default for explicit concepts."),
@@ -67,22 +68,21 @@ drawing_options = stacked(
 
 def asked(given: dict[str, Any]) -> dict[str, Any]:
     """Takes what `drawing_options` brought out of the options of a command, for `draw`."""
-    return {name: given.pop(name) for name in ("pairs", "prompts", "model", "device")}
+    return {name: given.pop(name) for name in ("pairs", "prompts", "model", "device", "guard_key")}
 
 
 def draw(artifact: Any, report: str | None, how: dict[str, Any]) -> Any:
     """The pairs that were asked for, or None."""
-    count, prompts = how["pairs"], how["prompts"]
-    if not count and not prompts:
+    how = dict(how)
+    if not (count := how.pop("pairs") or len(how["prompts"])):
         return None
+    from erase_plugins.cli.command import quiet_libraries
     from erase_plugins.evaluation.saved import read_report
     from erase_plugins.workflow.pairs import draw_pairs
 
     quiet_libraries()
     found, _ = read_report(report)
-    drawn = draw_pairs(
-        artifact, count or len(prompts), model=how["model"], prompts=prompts, report=found, device=how["device"]
-    )
+    drawn = draw_pairs(artifact, count, report=found, **how)
     say(f"drew {len(drawn.pairs)} pairs: {', '.join(pair.prompt for pair in drawn.pairs)[:200]}")
     return drawn
 
@@ -116,7 +116,9 @@ def say_pushed(done: Any, repo: str, use: str) -> None:
         use: the last line, for people.
     """
     if done.dry_run:
-        say("nothing was changed (dry run)")
+        from huggingface_hub import get_token
+
+        say(f"nothing was changed (dry run{'' if get_token() and not done.bundle.unseen else '; rights not checked'})")
     elif not (done.bundle.changed or done.bundle.removed):
         say(f"everything is there already at {(done.commit or '')[:12]}; no commit was made")
     else:

@@ -28,8 +28,8 @@ def command(
     ]  # fmt: skip
     if rows:
         table("", ("repository", "erased", "base", "method", "downloads", ""), rows, numbers=("downloads",))
-        first = found[0]
-        what = f"--model {first.id}" if first.full else f"hub:{first.id}{'#NAME' if first.collection else ''}"
+        one = found[0]
+        what = f"--model {one.id}" if one.full else f"hub:{one.id}{'#NAME' if one.collection else ''}"
         say(f"use it: erase-plugins generate {what} --prompt ... --out picture.png")
     else:
         say("nothing fits; try fewer words, or look without --base-model")

@@ -64,8 +64,7 @@ def command(
         ready(Bundle(loaded, repo, (), private=private, repo_type="space"), prune=True)
     wanted, blur = asked(given), False if given.pop("unblurred") else None
     drawn = draw(loaded, None, wanted) or (read_gallery(gallery) if gallery else None)
-    if drawn is None and artifact is None:
-        drawn = published_gallery(repo)
+    drawn = drawn or (published_gallery(repo) if artifact is None else None)
     files = space_files(loaded, repo, copy=artifact is not None, gallery=drawn, blur=blur, adult=adult, **given)
     options = {"private": private, "prune": prune, "personal": personal, "dry_run": dry_run, "show": show}
     done = push_space(loaded, repo, files, **options) if push else None
@@ -75,8 +74,7 @@ def command(
     else:
         write_space(files, folder, force)
         say(f"wrote {folder}: {len(files)} files, {size}")
-        start = "starting it; Ctrl-C ends it" if local else f"run it here: pip install gradio && python {folder}/{APP}"
-        say(start)
+        say("starting it; Ctrl-C ends it" if local else f"run it here: pip install gradio && python {folder}/{APP}")
     if done is not None and not dry_run:
         say(f"Space {repo} is at commit {(done.commit or '')[:12]}; {len(done.sent)} files were sent")
     emit({"schema": 1, "dry_run": dry_run, "folder": str(folder), "files": sorted(files), "repo": repo,

@@ -37,6 +37,22 @@ def test_table_files_and_json(erase, cheap, tmp_path):
     )
 
 
+@pytest.mark.parametrize(("figure", "other"), [("sheet", "pareto.png"), ("pareto", "contact_sheet.png")])
+def test_a_figure_that_cannot_be_made_costs_no_number_and_is_told(figure, other, erase, cheap, tmp_path, monkeypatch):
+    from erase_plugins.comparison import run
+
+    monkeypatch.setattr(run, figure, lambda *_: 1 / 0)
+    words = ("compare", "--methods", "uce", "--erase", "pizza", "--images", 4, "--out", tmp_path)
+    name = {"sheet": "contact_sheet.png", "pareto": "pareto.png"}[figure]
+    ran = erase(*words)
+    assert (ran.code, "0.0 %" in ran.out) == (1, True)
+    assert f"{name} was not written: ZeroDivisionError" in ran.err and "pip install" not in ran.err
+    assert f"{name} could not be written, see above; the numbers are in comparison.json" in ran.err
+    assert (tmp_path / other).exists() and not (tmp_path / name).exists()
+    assert name not in (tmp_path / "table.md").read_text() and other in (tmp_path / "table.md").read_text()
+    assert list(erase(*words, "--json").data["unwritten"]) == [name]
+
+
 def test_tables_of_benchmarks_from_finished_cells(erase, cheap, tmp_path):
     words = ("compare", "--methods", "uce", "--erase", "pizza", "--images", 4, "--out", tmp_path)
     assert erase(*words).code == 0

@@ -114,6 +114,34 @@ def test_a_single_file_plugin_adds_commands(erase, tmp_path, unload):
     assert (ran.code, ran.out) == (0, "hello world\n"), ran.err
 
 
+@pytest.mark.parametrize(
+    ("stage", "fault", "told"),
+    [
+        ("plan", "1 / 0", "unexpected ZeroDivisionError in method 'nothing' of mine.py: division by zero; run again"),
+        ("run", "__import__('json').loads('{')", "unexpected JSONDecodeError in method 'nothing' of mine.py: Expecting"),
+        ("run", "open('/nowhere/x')", "No such file or directory: 'x' in method 'nothing' of mine.py; check the path"),
+        ("run", "(_ for _ in ()).throw(RuntimeError('CUDA out of memory'))", "not enough memory; try"),
+    ],
+)  # fmt: skip
+def test_a_crash_inside_a_plugin_names_it(erase, loaded, tmp_path, unload, stage, fault, told):
+    file = tmp_path / "mine.py"
+    body = {"plan": "return EditPlan(request)", "run": "...", stage: fault}
+    text = FILE.replace("info): ...", f"info): {body['plan']}").replace("ctx): ...", f"ctx): {body['run']}")
+    file.write_text(f"from erase_plugins.types import EditPlan\n{text}")
+    words = ("--plugin", file, "run", "nothing", "--model", "pocket", "--erase", "pizza", "--out", tmp_path / "made")
+    ran = erase(*words, "--debug")
+    assert ran.code == 1 and ran.err.splitlines()[-1].startswith(f"error: {told}"), ran.err
+    assert ran.err.startswith("Traceback") and fault in ran.err, "the traceback shows the line"
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_crash_of_our_own_blames_nobody(erase, monkeypatch):
+    from erase_plugins.methods.uce import UCE
+
+    monkeypatch.setattr(UCE, "plan", lambda *_: 1 / 0)
+    assert erase("run", "uce", "--erase", "pizza", "--out", "x").err.startswith("error: unexpected ZeroDivisionError: ")
+
+
 def test_what_a_plugin_prints_stays_out_of_the_json(erase, tmp_path, unload):
     file = tmp_path / "chatty.py"
     file.write_text(FILE.replace("class Nothing", 'print("hello at import")\n\n\nclass Nothing', 1)

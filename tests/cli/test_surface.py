@@ -16,7 +16,15 @@ from erase_plugins import __version__
 from erase_plugins.cli.group import COMMANDS, describe
 from erase_plugins.cli.lazy import LazyCommand
 from erase_plugins.cli.main import cli
-from erase_plugins.errors import BaseMismatch, EraseError, HubError, MissingExtra, RequestError, Unsupported
+from erase_plugins.errors import (
+    BaseMismatch,
+    EraseError,
+    HubError,
+    MissingExtra,
+    RequestError,
+    RunCancelled,
+    Unsupported,
+)
 from tools.docs import cli as docs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -174,6 +182,7 @@ def test_errors_with_json_are_one_object(erase, tmp_path, monkeypatch, words):
     [
         (EraseError("x"), 1), (RequestError("x"), 2), (Unsupported("x"), 3), (BaseMismatch("x"), 3),
         (MissingExtra("x", "plots"), 4), (HubError("x"), 5), (click.UsageError("x"), 2), (KeyboardInterrupt(), 130),
+        (RunCancelled("x"), 130),
         (ValueError("x"), 1), (MemoryError(), 1),
     ],
 )  # fmt: skip

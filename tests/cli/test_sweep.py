@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from erase_plugins.errors import NotFiniteError
+from erase_plugins.errors import NotFiniteError, RunCancelled
+from erase_plugins.hints import Hint
 
 FAST = ("--set", "vocabulary=20")
 
@@ -17,6 +18,22 @@ def hashes(folder: Path) -> dict[str, str]:
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*.safetensors"))
     }
+
+
+def test_an_interrupted_sweep_says_how_it_goes_on(erase, loaded, tmp_path, monkeypatch) -> None:
+    """`run` goes on with --resume, which a sweep has not."""
+    import erase_plugins.api as api
+
+    def cancelled(plan, *_, **__):
+        raise RunCancelled(
+            "cancelled at step 3 of 9; ", Hint("resume", before="run the same command with"), " to go on"
+        )
+
+    monkeypatch.setattr(api, "run_and_save", cancelled)
+    ran = erase(
+        "sweep", "uce", "--model", "pocket", "--erase", "pizza", "--erase", "dog", *FAST, "--out", tmp_path / "a"
+    )
+    assert (ran.code, ran.err.splitlines()[-1]) == (130, "error: stopped with 2 to do; the same command goes on")
 
 
 def test_sweep_goes_on_where_it_stopped_and_gives_equal_bytes(erase, loaded, tmp_path, monkeypatch) -> None:

@@ -9,7 +9,9 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.types import Certificate, Concept, DataRef, ForgetItem
@@ -187,6 +189,19 @@ def test_inspect_folder_and_file(erase, pizza_folder):
     assert "add, revoke and joint merge are possible" in ran.out
 
 
+def test_inspect_says_whether_values_of_a_file_were_read(erase, tmp_path, monkeypatch):
+    from erase_plugins.cli import inspect
+
+    place = tmp_path / "a.safetensors"
+    save_file({"lora_unet_x.lora_down.weight": torch.tensor([[1.0, 2.0]])}, place)
+    assert "values: none is NaN or infinite" in erase("inspect", place).out
+    save_file({"lora_unet_x.lora_down.weight": torch.tensor([[1.0, float("nan")]])}, place)
+    broken = erase("inspect", place)
+    assert broken.code == 2 and "a.safetensors: lora_unet_x.lora_down.weight holds NaN or infinity" in broken.err
+    monkeypatch.setattr(inspect, "_SMALL", 8)
+    assert "values: not read in so large a file; some may be NaN or infinite" in erase("inspect", place).out
+
+
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_inspect_reads_well_in_terminals(erase, pizza_folder, tmp_path, monkeypatch, width):
     """No line is wider, no word and no file's name is broken, and what no file has takes no room."""
@@ -305,3 +320,30 @@ def test_no_user_folder_reaches_a_manifest(tiny_sd1):
         "org/name": "org/name", "pocket": "pocket",
     }  # fmt: skip
     assert {name: target_of(pipe, name).info.model for name in names} == names
+
+
+def test_a_guard_with_a_key_draws_with_it(erase, loaded, tmp_path, monkeypatch):
+    """A hit of ``action=empty`` is the picture of the empty prompt, bit by bit."""
+    import erase_plugins.workflow.models as loading
+    from erase_plugins.api import erase as run
+    from erase_plugins.artifacts.marks import make_key
+
+    make_key(tmp_path / "key")
+    run(
+        loaded,
+        "pizza",
+        "keyword-guard",
+        out=tmp_path / "hidden",
+        options={"key": str(tmp_path / "key"), "action": "empty"},
+    )
+    words = ("generate", tmp_path / "hidden", "--prompt", "a pizza", "--steps", 1, "--out", tmp_path / "after.png")
+    refused = erase(*words)
+    assert refused.code == 2 and "give the file with their key: --guard-key" in refused.err
+    assert erase(*words, "--guard-key", tmp_path / "key").code == 0
+    assert erase("generate", "--prompt", "", "--steps", 1, "--out", tmp_path / "empty.png").code == 0
+    assert (tmp_path / "after.png").read_bytes() == (tmp_path / "empty.png").read_bytes()
+    monkeypatch.setattr(loading, "load_pipeline", lambda *_, **__: loaded.pipe)
+    words = ("card", tmp_path / "hidden", "--pairs", 1, "--out", tmp_path / "card.md", "--guard-key", tmp_path / "key")
+    assert erase(*words, "--pair-prompt", "a pizza").code == 0
+    before, after = (tmp_path / "images" / f"pair_1_{side}.png" for side in ("before", "after"))
+    assert before.read_bytes() != after.read_bytes()

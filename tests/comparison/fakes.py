@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ def result(cell: Cell, target: float = 0.0, kept: float = 1.0, **changes: Any) -
 
 
 def run_cell(cell: Cell, pipe: Any, place: Path) -> dict[str, Any]:
-    """Notes that it ran; "nan" fails, "killer" takes its process along, "halfway" does so with its second method."""
+    """Notes that it ran; "nan" fails, "killer" takes its process along, "halfway" does so with its second method,
+    "slow" takes a minute."""
     from PIL import Image
 
     assert pipe == "pipe", "a model was opened although `prepare` put a fake in its place"
@@ -41,6 +43,8 @@ def run_cell(cell: Cell, pipe: Any, place: Path) -> dict[str, Any]:
         file.write("x")
     if cell.concept == "killer" or (cell.concept, cell.method) == ("halfway", "rece"):
         os.kill(os.getpid(), signal.SIGKILL)
+    if cell.concept == "slow":
+        time.sleep(60)
     if cell.concept == "nan":
         raise NotFiniteError("loss became nan")
     if cell.concept == "bug":

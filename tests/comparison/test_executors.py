@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from multiprocessing import active_children
 from types import SimpleNamespace
 
 import pytest
@@ -50,6 +51,20 @@ def test_a_killed_process_costs_its_own_group(fake, cells, tmp_path):
     assert [outcome(todo, tmp_path)[cell.key] for cell in todo] == ["failed"] * 2 + ["ok"] * 2
     assert "died twice" in read_result(tmp_path / todo[0].key)["error"]
     assert ran(todo[0], tmp_path) == 2
+
+
+def test_an_interruption_ends_what_is_being_made_and_calls_nothing_failed(fake, cells, tmp_path):
+    todo = cells("slow", "pizza")
+
+    def interrupted(done):
+        if any(ran(cell, tmp_path) for cell in todo[:2]):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        executors.run_processes(grouped(todo), tmp_path, interrupted, fakes.prepare, jobs=1)
+    assert outcome(todo, tmp_path) == dict.fromkeys(outcome(todo, tmp_path))
+    assert [ran(cell, tmp_path) for cell in todo] == [1, 0, 0, 0], "not started once more"
+    assert active_children() == []
 
 
 def test_what_was_finished_before_a_process_died_stays(fake, cells, tmp_path):

@@ -515,6 +515,26 @@ def test_what_is_still_drawn_is_not_said_to_be_gone(pizza):
     assert "and it no longer draws **pizza**. Take it off" in said(0.1)
 
 
+@pytest.mark.parametrize("rows", [None, (ROWS[2],), (replace(ROWS[2], metric="clip_score", subject="edited"),)])
+def test_what_was_not_looked_for_is_not_said_to_be_gone(pizza, rows):
+    """Without any number, and where something else was measured only."""
+    pizza = pizza.with_manifest(base={**pizza.manifest.base, "model": "me/sd"})
+    found = None if rows is None else report(pizza, rows)
+    first, second = body_of(hub_cards.card(pizza, found, repo="me/no-pizza")).split("\n\n")[1:3]
+    yet = " (not measured yet)" * (rows is None)
+    assert first.endswith(
+        f": it was made so that the model no longer draws **pizza**{yet}. Take it off and the model is as it was."
+    )
+    step = "Measure it: `erase-plugins evaluate hub:me/no-pizza --model me/sd --out report`."
+    assert second.endswith(step) if rows is None else step not in second
+
+
+def test_what_measures_a_model_of_words_is_its_own_suite(pizza):
+    words = pizza.with_manifest(base={**pizza.manifest.base, "model": "me/lm", "task": "text-generation"})
+    assert " --model me/lm --suite language --out report`." in hub_cards.card(words)
+    assert "Measure it" not in hub_cards.card(words.with_manifest(base={**words.manifest.base, "task": "to-dance"}))
+
+
 def test_links_lead_to_the_hub_that_the_client_talks_to(pizza, monkeypatch):
     """Who publishes on a Hub of their own would send readers to strangers' repositories of the same names."""
     named = pizza.with_manifest(base={**pizza.manifest.base, "model": "me/model"})

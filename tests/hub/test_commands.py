@@ -13,6 +13,7 @@ import pytest
 
 import hub_cards
 from erase_plugins import get_manager
+from erase_plugins.errors import ArtifactError
 from tests.cli.conftest import erase  # noqa: F401
 from tests.hub.conftest import REPO, contents
 
@@ -64,7 +65,12 @@ def test_push_and_pull_on_the_command_line(hub, pizza, erase, tmp_path):  # noqa
     assert ran.code == 0, ran.err
     assert set(ran.data["fetched"]) == {item.name for item in pizza.manifest.files}
     assert contents(tmp_path / "x") == contents(pizza.path)
-    assert erase("pull", REPO, "--into", tmp_path / "x").code == 2
+    again = erase("pull", REPO, "--into", tmp_path / "x")
+    assert again.code == 2 and again.err.endswith(
+        "'x' exists already; choose another --into or pass --force to replace it\n"
+    )
+    with pytest.raises(ArtifactError, match="choose another into= or pass force=True"):
+        hub_cards.pull(REPO, tmp_path / "x")
     ran = erase("inspect", f"hub:{REPO}", "--json")
     assert ran.data["erased"] == ["pizza"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image, ImageChops, ImageStat
 import hub_cards
 from erase_plugins import Concept, EvalReport, load_artifact
 from erase_plugins.api import generate
-from erase_plugins.errors import ArtifactError
+from erase_plugins.errors import ArtifactError, RequestError
 from erase_plugins.evaluation.sensitive import adults_only, blurred, to_blur
 from erase_plugins.pocket.world import pocket_world
 from erase_plugins.testing.models import shared_pipeline
@@ -138,6 +139,12 @@ def test_damaged_galleries_are_refused(drawn, tmp_path):
     (tmp_path / "images" / "pair_2_after.png").unlink()
     with pytest.raises(ArtifactError, match="missing"):
         read_gallery(tmp_path)
+
+
+def test_pairs_of_what_names_nothing_ask_what_to_draw(pizza):
+    nameless = replace(pizza, manifest=replace(pizza.manifest, concepts=(), preserve=()))
+    with pytest.raises(RequestError, match="does not say what it erases; name what to draw with prompts="):
+        draw_pairs(nameless, 2)
 
 
 def test_pairs_are_published_with_the_card(hub, pizza, drawn):

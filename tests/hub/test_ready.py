@@ -151,7 +151,7 @@ def test_a_dry_run_needs_no_network(hub, pizza, erase, monkeypatch, tmp_path):  
     assert ran.code == 0, ran.err
     assert f"{REPO}: not looked at, public" in ran.out
     assert "new      edit.safetensors" in ran.out
-    assert "nothing was changed (dry run)" in ran.out
+    assert "nothing was changed (dry run; rights not checked)" in ran.out
     assert "every file counts as new" in ran.err
     assert "HF_HUB_OFFLINE is set" in ran.err
     ran = erase("push", pizza.path, REPO, "--license", "mit", "--dry-run", "--json")
@@ -167,6 +167,21 @@ def test_a_dry_run_needs_no_network(hub, pizza, erase, monkeypatch, tmp_path):  
     monkeypatch.setenv("HF_TOKEN", hub.token)
     with pytest.raises(HubUnreachable, match="HF_HUB_OFFLINE is set"):
         push(pizza)
+
+
+def test_a_dry_run_asks_for_rights_where_somebody_is_logged_in(hub, pizza, erase, monkeypatch):  # noqa: F811
+    words = ("push", pizza.path, REPO, "--license", "mit", "--dry-run")
+    assert "nothing was changed (dry run)\n" in erase(*words).out
+    stranger = erase("push", pizza.path, "somebody/else", "--license", "mit", "--dry-run")
+    assert stranger.code == 5 and "this account may not; it is 'tester'" in stranger.err
+    reader(hub, monkeypatch)
+    ran = erase(*words)
+    assert ran.code == 5 and "the token may only read" in ran.err
+    assert "new      edit.safetensors" in ran.out, "what would be sent is told all the same"
+    monkeypatch.delenv("HF_TOKEN")
+    ran = erase(*words)
+    assert ran.code == 0 and "(dry run; rights not checked)" in ran.out
+    assert {item.method for item in hub.log} == {"GET"}
 
 
 def test_a_dry_run_offline_still_refuses(hub, pizza, monkeypatch):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import time
+from datetime import datetime, timedelta, timezone
 
 import click
 import pytest
@@ -49,7 +51,24 @@ def test_what_is_next_is_a_whole_command(erase, tmp_path):  # noqa: F811
 def test_a_letter_that_lay_too_long_is_late_from_the_start(erase, tmp_path):  # noqa: F811
     words = ("request", "new", tmp_path / "desk", "--kind", "person", "--subject", CANARY)
     assert "overdue" not in erase(*words).err
-    assert "is overdue (2025-02-28); next: request verify" in erase(*words, "--received", "2025-01-31").err
+    assert "is overdue (2025-02-28 UTC); next: request verify" in erase(*words, "--received", "2025-01-31").err
+
+
+@pytest.mark.parametrize(("zone", "hours"), [("WEST12", -12), ("EAST-14", 14)])
+def test_a_letter_has_the_day_of_the_place_where_it_came_in(erase, tmp_path, monkeypatch, zone, hours):  # noqa: F811
+    """At any moment one of the two zones has another day than UTC."""
+    there = timezone(timedelta(hours=hours))
+    with monkeypatch.context() as changed:
+        changed.setenv("TZ", zone)
+        time.tzset()
+        days = [str(datetime.now(there).date())]
+        ran = erase("request", "new", tmp_path / "desk", "--kind", "person", "--subject", CANARY)
+        days.append(str(datetime.now(there).date()))
+    time.tzset()
+    assert any(f" received on {day}, due " in ran.out for day in days) and "(ends in UTC)" in ran.out
+    shown = erase("request", "status", tmp_path / "desk", "--on", "2025-02-28")
+    assert "as of 2025-02-28 (UTC)" in " ".join(shown.out.split())
+    assert erase("request", "status", tmp_path / "desk", "--on", "2025-02-28", "--json").data["day"] == "2025-02-28"
 
 
 def test_the_next_command_names_the_planned_model_where_it_can_be_typed(tmp_path):

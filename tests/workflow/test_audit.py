@@ -13,13 +13,14 @@ from safetensors.torch import load_file, save_file
 
 import erase_plugins as ep
 from erase_plugins import hookimpl
+from erase_plugins.artifacts.marks import make_key
 from erase_plugins.artifacts.places import FILE, check_place
 from erase_plugins.errors import ArtifactError, BaseMismatch, RequestError, Unsupported
 from erase_plugins.evaluation.page import html_page, markdown_page
 from erase_plugins.manager import get_manager
 from erase_plugins.testing.models import changed_since
 from erase_plugins.testing.observe import snapshot
-from erase_plugins.types import AttackReport, EvalReport, EvalRow
+from erase_plugins.types import Attachment, AttackReport, EvalReport, EvalRow
 from erase_plugins.workflow import audit as auditing
 from erase_plugins.workflow.applying import fuse_checkpoint
 from erase_plugins.workflow.audit import Wanted, audit, difference
@@ -223,6 +224,35 @@ def test_the_command(erase, foreign, attacks, tmp_path):  # noqa: F811
     assert ran.data["sentence"] in unescape((tmp_path / "a" / "audit.md").read_text())
     absent = erase("audit", "pocket", foreign / "kohia.safetensors", "--out", tmp_path / "b")
     assert absent.code == 2 and "did you mean 'kohya.safetensors'" in absent.err
+
+
+@pytest.mark.parametrize("which", ["the suite", "an attack"])
+def test_a_missing_figure_is_an_error(which, erase, foreign, attacks, tmp_path, monkeypatch):  # noqa: F811
+    broken = Attachment("curve.png", lambda place: 1 / 0)
+    if which == "an attack":
+        real = Fixed.run
+        monkeypatch.setattr(Fixed, "run", lambda *given: replace(real(*given), attachments=(broken,)))
+    else:
+        suite = type(get_manager().evaluator("quick", "suite"))
+        measured = suite.run
+        monkeypatch.setattr(suite, "run", lambda *given: replace(measured(*given), attachments=(broken,)))
+    ran = erase("audit", "pocket", foreign / "kohya.safetensors", "--erase", "pizza", "--attacks", "planted",
+                "--images", 1, "--out", tmp_path / "a")  # fmt: skip
+    assert (ran.code, "With kohya.safetensors, pocket drew pizza" in " ".join(ran.out.split())) == (1, True)
+    assert "curve.png was not written: ZeroDivisionError" in ran.out
+    assert "curve.png could not be written, see above; the numbers are in audit.json" in ran.err
+    assert {item.name for item in (tmp_path / "a").iterdir()} == {"audit.html", "audit.md", "audit.json"}
+
+
+def test_a_guard_with_a_key_is_audited_with_it(attacks, pocket_target, tmp_path):
+    make_key(tmp_path / "key")
+    options = {"key": str(tmp_path / "key"), "action": "empty"}
+    ep.erase(pocket_target, "pizza", "keyword-guard", out=tmp_path / "hidden", options=options)
+    asked = wanted(tmp_path / "hidden", attacks="planted")
+    with pytest.raises(RequestError, match="give the file with their key"):
+        audit(asked, tmp_path / "a")
+    found = audit(replace(asked, guard_key=str(tmp_path / "key")), tmp_path / "a")
+    assert rate(found, "target_rate", "base") >= 0.5 and rate(found, "target_rate", "edited") == 0
 
 
 def hostile_names_are_inert(found):
