@@ -108,6 +108,12 @@ class CorruptArtifact(ArtifactError):
     """The files do not pass verification (hash, header, names, shapes, finiteness)."""
 
 
+class PluginAbsent(ArtifactError):
+    """The layout or family of an artifact comes from a package that is not there; its files may be whole."""
+
+    exit_code = 4
+
+
 class BaseMismatch(ArtifactError):
     """The artifact was made for another base model; nothing was changed."""
 

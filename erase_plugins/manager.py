@@ -17,7 +17,7 @@ from erase_plugins.hints import Hint, Sentence
 from erase_plugins.known import Known
 from erase_plugins.plain_text import first_line
 from erase_plugins.plugin_checks import check_item, check_items, file_of
-from erase_plugins.plugin_loading import PluginLoader, log
+from erase_plugins.plugin_loading import OWN_PACKAGE, PluginLoader, log
 from erase_plugins.types import EditPlan, Event, PluginProblem, Registered
 
 #: what measures -> the hook that registers it
@@ -166,15 +166,19 @@ class Manager(PluginLoader):
 
     def known(self) -> Known:
         """Families and layouts as plain data, for readers and writers of artifacts."""
-        tables = {
-            what: {entry.item.id: entry.item for entry in self.registered(f"erase_{many}")}
-            for what, many in (("family", "families"), ("layout", "layouts"))
-        }
         hooks = {"erase_families": "family", "erase_layouts": "layout"}
+        entries = {what: self.registered(hook) for hook, what in hooks.items()}
+        tables = {what: {entry.item.id: entry.item for entry in found} for what, found in entries.items()}
+        packages = {
+            (what, entry.item.id): (entry.package, entry.version)
+            for what, found in entries.items()
+            for entry in found
+            if entry.package != OWN_PACKAGE
+        }
         clashes = {
             (hooks[hook], key.removeprefix(":")): text for (hook, key), text in self._clashes.items() if hook in hooks
         }
-        return Known(tables["family"], tables["layout"], clashes)
+        return Known(tables["family"], tables["layout"], clashes, packages)
 
     def evaluators(self, kind: str | None = None) -> tuple[Registered, ...]:
         """Judges, suites and attacks, or those of one kind, with their provenance."""
