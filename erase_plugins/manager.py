@@ -125,8 +125,13 @@ class Manager(PluginLoader):
             clash = self._clashes.get((hook, name))
             if clash:
                 raise RequestError(clash)
-            raise UnknownName(what, name, entries)
+            raise UnknownName(what, name, entries, self._left_out(hook))
         return entries[name]
+
+    def _left_out(self, hook: str) -> list[str]:
+        """Plugins that did not load, or whose objects of one hook were refused."""
+        lost = [item for item in self.problems if item.stage in ("load", "metadata", hook)]
+        return sorted({item.plugin for item in lost if item.message not in self._clashes.values()})
 
     def methods(self) -> tuple[Registered, ...]:
         """All methods with their provenance."""

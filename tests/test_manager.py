@@ -421,3 +421,36 @@ def test_a_name_is_found_as_people_write_it():
     assert manager.method("Few_Shot") is manager.method("few shot") is manager.method("few-shot")
     with pytest.raises(UnknownName, match="did you mean 'uce'"):
         manager.method("UEC")
+
+
+def test_functions_that_cannot_be_called_are_refused_by_name():
+    """A wrong signature is told when plugins are listed, not as a TypeError in the middle of a run."""
+    from types import SimpleNamespace
+
+    from erase_plugins import hookimpl
+    from erase_plugins.plugin_checks import check_item
+
+    manager = get_manager()
+    for hook, item, member, wanted in (
+        ("erase_methods", manager.method("uce"), "plan", "plan(self, request, info)"),
+        ("erase_layouts", manager.layout("kohya"), "write", "write(self, edit, family, header, path)"),
+        ("erase_judges", manager.evaluator("pocket", "judge"), "score", "score(self, images)"),
+    ):
+        check_item(hook, item)
+        wrong = type("Wrong", (type(item),), {member: lambda self: None})()
+        plugin = SimpleNamespace(**{hook: hookimpl(lambda wrong=wrong: [wrong], specname=hook)})
+        with manager.temporary(plugin, "wrong"):
+            manager.check()
+            said = [item.message for item in manager.problems if item.plugin == "wrong"]
+        assert said == [f"PluginError: Wrong.{member} takes (); declare {wanted}"]
+
+
+def test_an_unknown_name_tells_of_plugins_that_were_left_out(loaded):
+    manager = loaded("raises_at_import")
+    with pytest.raises(
+        UnknownName, match=r"no method named 'theirs'.*; left out: raises-at-import, 'erase-plugins list plugins'"
+    ):
+        manager.method("theirs")
+    with pytest.raises(UnknownName) as plain:
+        get_manager().method("theirs")
+    assert "left out" not in str(plain.value)
