@@ -35,7 +35,7 @@ class UnknownName(RequestError, LookupError):
 
     _most = 30
 
-    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, what: str, name: str, known: Iterable[str], left_out: Iterable[str] = ()) -> None:
         self.what, self.name, self.known = what, name, tuple(sorted(known))
         close = get_close_matches(name.lower(), self.known, n=1)
         hint = f"; did you mean '{close[0]}'?" if close else "."
@@ -43,7 +43,9 @@ class UnknownName(RequestError, LookupError):
         if len(shown) > self._most:
             shown = tuple(get_close_matches(name, shown, n=self._most, cutoff=0.0))
             more = f" and {len(self.known) - len(shown)} more"
-        super().__init__(f"no {what} named '{name}'{hint} Known: {', '.join(shown) or 'none'}{more}")
+        said = f"no {what} named '{name}'{hint} Known: {', '.join(shown) or 'none'}{more}"
+        lost = ", ".join(left_out)  # plugins that might have had it
+        super().__init__(*((f"{said}; left out: {lost}, ", LIST_PLUGINS, " says why") if lost else (said,)))
 
 
 class Unsupported(EraseError, ValueError):
@@ -108,6 +110,12 @@ class ArtifactError(EraseError, ValueError):
 
 class CorruptArtifact(ArtifactError):
     """The files do not pass verification (hash, header, names, shapes, finiteness)."""
+
+
+class PluginAbsent(ArtifactError):
+    """The layout or family of an artifact comes from a package that is not there; its files may be whole."""
+
+    exit_code = 4
 
 
 class BaseMismatch(ArtifactError):

@@ -16,11 +16,21 @@ class Known:
     Attributes:
         families, layouts: id -> object.
         clashes: (family or layout, id) -> why an id that several plugins claim is left out.
+        packages: (family or layout, id) -> package and version, of those that are not built in.
     """
 
     families: Mapping[str, Any] = field(default_factory=dict)
     layouts: Mapping[str, Any] = field(default_factory=dict)
     clashes: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    packages: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+
+    def has(self, what: str, name: str) -> bool:
+        """Whether a plugin, or more than one, brings this family or layout."""
+        return name in (self.families if what == "family" else self.layouts) or (what, name) in self.clashes
+
+    def brought(self, what: str, name: str) -> dict[str, str]:
+        """Package and version that a family or layout comes from; empty if it is built in."""
+        return dict([self.packages[(what, name)]]) if (what, name) in self.packages else {}
 
     def family(self, name: str) -> Any:
         """The family with this id.

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from traceback import walk_tb
 from typing import Any
 
 from erase_plugins.errors import EraseError, PluginError, RequestError, UnknownName
@@ -126,8 +125,13 @@ class Manager(PluginLoader):
             clash = self._clashes.get((hook, name))
             if clash:
                 raise RequestError(clash)
-            raise UnknownName(what, name, entries)
+            raise UnknownName(what, name, entries, self._left_out(hook))
         return entries[name]
+
+    def _left_out(self, hook: str) -> list[str]:
+        """Plugins that did not load, or whose objects of one hook were refused."""
+        lost = [item for item in self.problems if item.stage in ("load", "metadata", hook)]
+        return sorted({item.plugin for item in lost if item.message not in self._clashes.values()})
 
     def methods(self) -> tuple[Registered, ...]:
         """All methods with their provenance."""
@@ -167,15 +171,19 @@ class Manager(PluginLoader):
 
     def known(self) -> Known:
         """Families and layouts as plain data, for readers and writers of artifacts."""
-        tables = {
-            what: {entry.item.id: entry.item for entry in self.registered(f"erase_{many}")}
-            for what, many in (("family", "families"), ("layout", "layouts"))
-        }
         hooks = {"erase_families": "family", "erase_layouts": "layout"}
+        entries = {what: self.registered(hook) for hook, what in hooks.items()}
+        tables = {what: {entry.item.id: entry.item for entry in found} for what, found in entries.items()}
+        packages = {
+            (what, entry.item.id): (entry.package, entry.version)
+            for what, found in entries.items()
+            for entry in found
+            if entry.package != OWN_PACKAGE
+        }
         clashes = {
             (hooks[hook], key.removeprefix(":")): text for (hook, key), text in self._clashes.items() if hook in hooks
         }
-        return Known(tables["family"], tables["layout"], clashes)
+        return Known(tables["family"], tables["layout"], clashes, packages)
 
     def evaluators(self, kind: str | None = None) -> tuple[Registered, ...]:
         """Judges, suites and attacks, or those of one kind, with their provenance."""
@@ -307,21 +315,6 @@ class Manager(PluginLoader):
             if name in offered:
                 return offered[name]
         return None
-
-    def raised_in(self, error: BaseException) -> str:
-        """What of an outside package was running when an error rose, the innermost; empty if nothing was.
-
-        The error itself is not touched, so that its type and traceback stay what they are.
-        """
-        strangers = {id(entry.item): (hook, entry) for hook, entries in self._cache.items() for entry in entries
-                     if entry.package != OWN_PACKAGE}  # fmt: skip
-        found = ""
-        for frame, _ in walk_tb(error.__traceback__):
-            if (key := id(frame.f_locals.get("self"))) in strangers:
-                hook, entry = strangers[key]
-                kind = "family" if hook == "erase_families" else hook.removeprefix("erase_").removesuffix("s")
-                found = f"{kind} '{entry.item.id}' of {f'{entry.package} {entry.version}'.strip()}"
-        return found
 
     def cli_commands(self, cli: Any) -> None:
         """Lets every plugin add its sub-commands; a failing one is recorded."""

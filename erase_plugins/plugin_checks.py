@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from erase_plugins import hookspecs
+from erase_plugins import hookspecs, protocols
 from erase_plugins.api_range import API_ATTRIBUTE, check_api
 from erase_plugins.errors import PluginError, RequestError
 from erase_plugins.options import describe
@@ -54,6 +54,8 @@ REQUIRED = {
     "erase_suites": ("id", "title", "needs", "run"),
     "erase_attacks": ("id", "title", "needs", "budgets", "run"),
 }
+#: whose functions are looked at for their arguments; suites and attacks have rules of their own
+CONTRACTS = {"erase_methods": protocols.Method, "erase_layouts": protocols.Layout, "erase_judges": protocols.Judge}
 _ID = re.compile(r"^[a-z0-9][a-z0-9._-]*$")
 
 
@@ -156,6 +158,8 @@ def check_item(hook: str, item: Any) -> None:
         raise PluginError(f"{name} lacks {', '.join(missing)}{base if hook == 'erase_families' else ''}")
     if not isinstance(item.id, str) or not _ID.match(item.id):
         raise PluginError(f"{name} has the id {item.id!r}; use lower-case letters, digits, '-', '_' and '.'")
+    if hook in CONTRACTS:
+        _check_calls(name, item, CONTRACTS[hook])
     if hook == "erase_methods":
         _check_method(name, item)
     elif hook == "erase_families":
@@ -164,6 +168,15 @@ def check_item(hook: str, item: Any) -> None:
         _check_suite(name, item)
     elif hook == "erase_attacks":
         _check_attack(name, item)
+
+
+def _check_calls(name: str, item: Any, contract: type) -> None:
+    """Refuses functions that cannot be called as the contract declares them."""
+    for member, declared in vars(contract).items():
+        if inspect.isfunction(declared) and not member.startswith("_"):
+            names = tuple(inspect.signature(declared).parameters)
+            wanted = f"{member}({', '.join(names)})"
+            _check_call(f"{name}.{member}", getattr(item, member), ((None,) * (len(names) - 1),), wanted)
 
 
 def _check_method(name: str, item: Any) -> None:

@@ -434,3 +434,36 @@ def test_a_guard_that_does_not_say_so_is_told_how():
     check_item("erase_methods", RefusalPrompt())
     with pytest.raises(PluginError, match=r"a guard, which changes no weights, says level: guidance or prompt"):
         check_item("erase_methods", Guard())
+
+
+def test_functions_that_cannot_be_called_are_refused_by_name():
+    """A wrong signature is told when plugins are listed, not as a TypeError in the middle of a run."""
+    from types import SimpleNamespace
+
+    from erase_plugins import hookimpl
+    from erase_plugins.plugin_checks import check_item
+
+    manager = get_manager()
+    for hook, item, member, wanted in (
+        ("erase_methods", manager.method("uce"), "plan", "plan(self, request, info)"),
+        ("erase_layouts", manager.layout("kohya"), "write", "write(self, edit, family, header, path)"),
+        ("erase_judges", manager.evaluator("pocket", "judge"), "score", "score(self, images)"),
+    ):
+        check_item(hook, item)
+        wrong = type("Wrong", (type(item),), {member: lambda self: None})()
+        plugin = SimpleNamespace(**{hook: hookimpl(lambda wrong=wrong: [wrong], specname=hook)})
+        with manager.temporary(plugin, "wrong"):
+            manager.check()
+            said = [item.message for item in manager.problems if item.plugin == "wrong"]
+        assert said == [f"PluginError: Wrong.{member} takes (); declare {wanted}"]
+
+
+def test_an_unknown_name_tells_of_plugins_that_were_left_out(loaded):
+    manager = loaded("raises_at_import")
+    with pytest.raises(
+        UnknownName, match=r"no method named 'theirs'.*; left out: raises-at-import, 'erase-plugins list plugins'"
+    ):
+        manager.method("theirs")
+    with pytest.raises(UnknownName) as plain:
+        get_manager().method("theirs")
+    assert "left out" not in str(plain.value)

@@ -25,6 +25,7 @@ FILES = {
 #: file -> (hook, id)
 MADE = {
     "my_eraser": ("methods", "my-eraser"), "my_trainer": ("methods", "my-trainer"), "my_guard": ("methods", "my-guard"),
+    "my_language": ("methods", "my-language"),
     "my_family": ("families", "my-vit"), "my_layout": ("layouts", "plain"), "my_judge": ("judge", "colours"),
     "my_suite": ("suite", "my-suite"), "my_attack": ("attack", "my-attack"),
 }  # fmt: skip

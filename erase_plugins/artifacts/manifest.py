@@ -22,6 +22,10 @@ FILENAME = "erase.json"
 #: layout that holds all of an edit; read in preference to the others
 PATCH = "patch"
 HEADER_KEY = "erase_plugins.manifest"
+#: what `package_versions` looks for, besides Python and this package
+_STACK = ("torch", "diffusers", "transformers", "peft", "safetensors")
+#: names in ``versions`` that are no plugins
+LIBRARIES = ("python", "erase-plugins", *_STACK)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}\Z")
 #: names that Windows gives to devices whatever their ending, or takes for the name without the dot
 _WINDOWS = re.compile(r"(?i)(?:(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?|.*\.)\Z")
@@ -127,6 +131,10 @@ class Manifest(Record):
             warnings=warnings,
         )
 
+    def made_with(self, packages: Mapping[str, str]) -> Manifest:
+        """The manifest, naming packages of others (name -> version) that are needed to read what is written."""
+        return replace(self, versions={**self.versions, **packages}) if packages else self
+
     def to_json(self, indent: int | None = 2) -> str:
         """JSON text with sorted keys."""
         separators = None if indent else (",", ":")
@@ -221,7 +229,7 @@ def package_versions() -> dict[str, str]:
     from erase_plugins.late import VERSION
 
     found = {"python": platform.python_version(), "erase-plugins": VERSION}
-    for name in ("torch", "diffusers", "transformers", "peft", "safetensors"):
+    for name in _STACK:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

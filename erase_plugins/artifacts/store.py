@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from erase_plugins.artifacts.absent import absent, family_of, readable
 from erase_plugins.artifacts.artifact import DEFAULT_LAYOUTS, Artifact
 from erase_plugins.artifacts.atomic import atomic_folder
 from erase_plugins.artifacts.foreign import describe_foreign, foreign_manifest, guess_family
@@ -61,7 +62,7 @@ def write_folder(
     check_place(folder, force)
     artifact.edit.check_finite()
     family = known.family(artifact.edit.family)
-    manifest = replace(artifact.manifest, files=())
+    manifest = replace(artifact.manifest, files=()).made_with(known.brought("family", family.id))
     bare = manifest.changes_nothing and not len(artifact.edit)
     if bare and (named := [item for item in layouts if item != PATCH]):
         raise Unsupported(
@@ -81,6 +82,7 @@ def write_folder(
             if reason:
                 notes.append(Sentence(f"{layout_id} file: ", reason))
             before = set(_members(work))
+            manifest = manifest.made_with(known.brought("layout", layout_id))
             layout.write(
                 edit,
                 family,
@@ -193,7 +195,7 @@ def read_folder(folder: Path, known: Known) -> Artifact:
         name = folder.resolve().name  # also of "."
         raise ArtifactError(f"'{name}' has no {FILENAME}; not an artifact folder (give the file itself instead)")
     manifest = read_manifest(path)
-    family = known.family(manifest.family)
+    family = family_of(manifest, folder.resolve().name, known)
     if not manifest.files:
         from erase_plugins.artifacts.edit import Edit
 
@@ -202,10 +204,10 @@ def read_folder(folder: Path, known: Known) -> Artifact:
     for item in manifest.files:
         if item in essential or os.path.lexists(folder / item.name):
             verify_file(folder, item)
-    chosen = manifest.essential[0]
-    layout = known.layout(chosen.layout)
-    place = folder / chosen.name
-    if len(manifest.essential) > 1:  # a layout of several files finds all of them from the name it was written under
+    chosen = readable(manifest, folder, known)
+    layout = known.layout(chosen[0].layout)
+    place = folder / chosen[0].name
+    if len(chosen) > 1:  # a layout of several files finds all of them from the name it was written under
         place = folder / layout.filename(manifest.name, family)
         refuse_unlisted(folder, manifest)
     edit = layout.read(place, family)
@@ -222,12 +224,14 @@ def read_file(path: Path, family_id: str | None, known: Known) -> Artifact:
     """
     header = read_header(path)
     layout = next((item for item in known.layouts.values() if item.sniff(list(header.tensors), header.metadata)), None)
+    text = header.metadata.get(HEADER_KEY)
+    if layout is None and text is not None and (named := header.metadata.get("erase_plugins.layout")):
+        raise absent(path.name, "layout", named, Manifest.from_json(text))
     if layout is None:
         raise ArtifactError(f"'{path.name}' is in no layout that can be applied: {describe_foreign(header)}")
-    text = header.metadata.get(HEADER_KEY)
     if text is not None:
         manifest = Manifest.from_json(text)
-        family = known.family(family_id or manifest.family)
+        family = known.family(family_id) if family_id else family_of(manifest, path.name, known)
         edit = layout.read(path, family)
     else:
         family, edit = foreign_edit(path, header, layout, family_id, known)

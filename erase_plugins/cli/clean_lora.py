@@ -32,7 +32,7 @@ from erase_plugins.errors import RequestError
 @click.option("--revision", help="Hub revision of the model.")
 @dtype_option
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps ...")
-@click.option("--out", required=True, metavar="PATH", help="File to write (for peft a folder); never replaced.")
+@click.option("--out", required=True, metavar="PATH", help="File to write (for peft or many a folder); never replaced.")
 @click.option("--images", type=click.IntRange(0), default=16, show_default=True,
               help="Pictures per measurement, where a judge knows the concept; 0 draws none.")  # fmt: skip
 @seed_option("Seed of prompts and noise.")
@@ -41,13 +41,24 @@ def command(
     lora: str, concept: str | None, aliases: tuple[str, ...], keep: tuple[str, ...], strict: bool, steps: int,
     base: str, revision: str | None, dtype: str, device: str, out: str, images: int, seed: int, dry_run: bool,
 ) -> None:  # fmt: skip
-    """Take a concept out of a LoRA, without data. Layers that read no text stay; what they carry is measured."""
+    """Take a concept out of a LoRA, without data. Layers that read no text stay; what they carry is measured.
+
+    Of a folder of LoRA files all are cleaned, into files of the same names in --out. What is there already is left
+    alone, so the same command goes on after an interruption and tries again what failed.
+    """
     if concept is None:
         raise RequestError("nothing to take out was named; add --erase TEXT")
     quiet_libraries()
-    from erase_plugins.workflow.cleaning import KIND, check_out, clean_lora, lora_file
+    from erase_plugins.workflow.cleaning import KIND, check_out, clean_lora, lora_file, lora_files
 
-    file, place = lora_file(existing(lora, "LoRA")), Path(out)
+    place, there = Path(out), existing(lora, "LoRA")
+    if many := lora_files(there):
+        from erase_plugins.cli.clean_loras import clean_each
+
+        asked = {"aliases": aliases, "keep": keep, "strict": strict, "steps": steps, "images": images, "seed": seed}
+        clean_each(many, place, concept, base, asked, revision=revision, dtype=dtype, device=device, dry_run=dry_run)
+        return
+    file = lora_file(there)
     check_out(place, file)
     check_output(place, False, kind="file" if place.suffix else KIND, dry_run=dry_run)
     made = clean_lora(

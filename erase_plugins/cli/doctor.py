@@ -117,6 +117,8 @@ def _plugin_fix(item: Any, name: str) -> str:
         return "choose with --from PLUGIN, or uninstall one of both"
     if "did you mean" in item.message:
         return f"tell the author of {name}; the rest works"
+    if "newer erase-plugins" in item.message:
+        return f"update erase-plugins, or set ERASE_PLUGINS_DISABLE={item.plugin}"
     return f"update or uninstall {name}, or set ERASE_PLUGINS_DISABLE={item.plugin}"
 
 

@@ -21,7 +21,7 @@ COMMANDS = {
     "demo": ("demo", "Erase a concept from the embedded model and see before and after (start here)."),
     "ui": ("ui", "Open a page in the browser: write a concept, see before and after, measure, attack, publish."),
     "list": ("list", "List methods, families, layouts, judges, suites, attacks or plugins."),
-    "info": ("info", "Show a method's options, paper and families, or the options of a suite or attack."),
+    "info": ("info", "Show a method's options, paper and families, or what else is registered under a name."),
     "run": ("run", "Erase concepts from a model and write an artifact folder."),
     "auto": ("auto", "Search method and settings for a concept, show the trade-off, write the best artifact."),
     "sweep": ("sweep", "Erase many concepts, each into an artifact of its own; resumable."),
@@ -171,14 +171,18 @@ def describe(error: BaseException, resumes: bool = False) -> tuple[int, str, str
     if isinstance(error, OSError) and error.strerror:
         name = os.path.basename(str(error.filename or ""))
         where = f"{error.strerror}: '{name}'" if name else str(error.strerror)  # a full disk is told without a file
-        return 1, kind, scrub(one_line(f"{where}{_raised_in(error)}; check the path, the rights and the free space"))
+        plugin = _blamed(error)
+        where += f" in {plugin}" if plugin else ""
+        return 1, kind, scrub(one_line(f"{where}; check the path, the rights and the free space"))
     text = scrub(one_line(str(error)))[:300]
-    return 1, kind, f"unexpected {kind}{_raised_in(error)}: {text}; run again with --debug for the traceback"
+    if plugin := _blamed(error):
+        return 1, kind, f"unexpected {kind} in {plugin}: {text}; tell its author, --debug shows the traceback"
+    return 1, kind, f"unexpected {kind}: {text}; run again with --debug for the traceback"
 
 
-def _raised_in(error: BaseException) -> str:
-    """Whose code of an outside package failed, as the end of a clause; nothing without the registry."""
+def _blamed(error: BaseException) -> str:
+    """The plugin of somebody else in which an error arose; empty if there is none, or no plugin was asked yet."""
+    from erase_plugins.blame import blamed
     from erase_plugins.manager import get_manager
 
-    found = get_manager().raised_in(error) if get_manager.cache_info().currsize else ""
-    return found and f" in {scrub(one_line(found))}"
+    return blamed(error, get_manager()) if get_manager.cache_info().currsize else ""

@@ -1,4 +1,7 @@
-"""``erase-plugins info NAME``: options with types, defaults, bounds and help, straight from method, suite or attack."""
+"""``erase-plugins info NAME``: options with types, defaults, bounds and help, straight from method, suite or attack.
+
+Of judges, layouts and families it says what 'list' knows, with the package that brings them.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import click
 
 from erase_plugins.cli.command import declare, quote
 from erase_plugins.cli.console import emit, say, table
+from erase_plugins.cli.list import rows_of
 from erase_plugins.errors import RequestError
 from erase_plugins.needs import fitting, needs_of, packages_of
 from erase_plugins.options import as_setting, preset_files
@@ -17,7 +21,7 @@ from erase_plugins.options import as_setting, preset_files
 @click.argument("method")
 @click.option("--preset", metavar="FILE", help="Show what this preset would set as well.")
 def command(method: str, preset: str | None) -> None:
-    """Show a method's options, paper and families, or the options of a suite or attack."""
+    """Show a method's options, paper and families, or what else is registered under this name."""
     from erase_plugins.manager import get_manager
 
     manager = get_manager()
@@ -28,6 +32,13 @@ def command(method: str, preset: str | None) -> None:
                 if preset is not None:
                     raise RequestError(f"{method} is no method; presets are for methods")
                 _measuring(found, kind)
+                return
+        for kinds in ("judges", "layouts", "families"):
+            row = next((row for row in rows_of(manager, kinds) if row["id"] == method), None)
+            if row is not None:
+                if preset is not None:
+                    raise RequestError(f"{method} is no method; presets are for methods")
+                _row(row, kinds)
                 return
     found = manager.method(method)
     families = [entry.item for entry in manager.families()]
@@ -93,6 +104,17 @@ def _with_preset(rows: list[dict[str, Any]], file: str, method: Any) -> Any:
             if row["option"] in values:
                 row.setdefault("preset", {})[name] = _plain(values[row["option"]])
     return own
+
+
+def _row(row: dict[str, Any], kinds: str) -> None:
+    """A judge, layout or family: what 'list' knows of it."""
+    kind = {"families": "family"}.get(kinds, kinds.removesuffix("s"))
+    emit({"schema": 1, "kind": kind, **row})
+    say(f"{row['id']}: {row['title']} ({kind})")
+    for name in ("modality", "readers", "components", "groups", "offers"):
+        if row.get(name):
+            say(f"  {name}: {row[name] if isinstance(row[name], str) else ', '.join(row[name])}")
+    say(f"  from: {row['package']} {row['version']} ({row['file']})")
 
 
 def _measuring(item: Any, kind: str) -> None:

@@ -26,6 +26,7 @@ def command(what: str | None, only: str | None) -> None:
     manager = get_manager()
     if only is not None:
         _check_plugin(manager, only)
+    manager.check()  # what a plugin fails to register is a problem, whatever is listed
     shown = (what,) if what else KINDS
     rows = {
         kind: [row for row in rows_of(manager, kind) if only in (None, row["plugin"], row["package"])] for kind in shown

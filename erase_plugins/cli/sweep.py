@@ -23,7 +23,7 @@ from erase_plugins.cli.command import (
 )
 from erase_plugins.cli.console import emit, hint, human_seconds, progress, say
 from erase_plugins.concept_text import concepts_from
-from erase_plugins.errors import EraseError, RequestError, RunCancelled
+from erase_plugins.errors import EraseError, PluginAbsent, RequestError, RunCancelled
 from erase_plugins.hints import ANOTHER_OUT, in_terminal
 from erase_plugins.types import KINDS
 
@@ -126,6 +126,8 @@ def _finished(place: Path, plan: Any, model: str, layouts: tuple[str, ...]) -> b
         return False
     try:
         found = load_artifact(place).manifest
+    except PluginAbsent:  # whole, and nothing to be replaced
+        raise
     except EraseError:
         hint(f"{place.name} is damaged and will be made again")
         return False

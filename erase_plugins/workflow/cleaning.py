@@ -164,6 +164,13 @@ def lora_file(place: Path) -> Path:
     return there[0]
 
 
+def lora_files(place: Path) -> list[Path]:
+    """The files of a folder that is a collection of LoRAs; empty for a file, and for the folder of a single one."""
+    if not place.is_dir() or any((place / name).is_file() for name in _NAMES):
+        return []
+    return sorted(item for item in place.iterdir() if item.is_file() and item.suffix.lower() == ".safetensors")
+
+
 def check_out(place: Path, file: Path) -> None:
     """Refuses an output of the wrong kind: peft needs a folder, all others a file.
 

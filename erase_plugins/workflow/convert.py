@@ -272,13 +272,16 @@ def _write(
     if not name.endswith(".safetensors"):
         raise RequestError(f"layout {layout.id} is a folder; give ", Hint("out"), f" a folder name, not '{place.name}'")
     check_edit(artifact.edit, family)
+    known = get_manager().known()
+    packages = known.brought("family", family.id) | known.brought("layout", layout.id)
+    artifact = replace(artifact, manifest=artifact.manifest.made_with(packages))
     with atomic_file(place, force) as work:
         layout.write(artifact.edit, family, file_header(artifact.manifest, family, layout.id, artifact.edit), work)
     if pictures is not None:
         write_sidecars(artifact.manifest, place, pictures, family)
     return replace(
         artifact,
-        manifest=replace(artifact.manifest, files=read_file(place, None, get_manager().known()).manifest.files),
+        manifest=replace(artifact.manifest, files=read_file(place, None, known).manifest.files),
         path=place,
     )
 

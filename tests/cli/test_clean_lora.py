@@ -113,3 +113,54 @@ def test_what_is_there_stays(erase, lora):
     ran = erase("clean-lora", lora, "--erase", "zorbax", "--base", "pocket", "--out", lora)
     assert ran.code != 0
     assert lora.read_bytes() == before
+
+
+@pytest.fixture
+def folder(lora, tmp_path):
+    """Two LoRAs and something else that is called one."""
+    place = tmp_path / "theirs"
+    place.mkdir()
+    for name in ("a", "c"):
+        (place / f"{name}.safetensors").write_bytes(lora.read_bytes())
+    (place / "b.safetensors").write_bytes(b"no tensors")
+    (place / "notes.txt").write_text("not looked at")
+    return place
+
+
+def test_a_folder_is_cleaned_file_by_file_and_goes_on(erase, loaded, folder, lora, tmp_path):
+    words = ("clean-lora", folder, "--erase", "zorbax", "--base", "pocket", "--images", "0", "--out", tmp_path / "out")
+    ran = erase(*words, "--json")
+    assert ran.code == 1
+    assert [(row["source"], row["status"]) for row in ran.data["items"]] == [
+        ("a.safetensors", "cleaned"), ("b.safetensors", "failed"), ("c.safetensors", "cleaned"),
+    ]  # fmt: skip
+    assert "b.safetensors" in ran.data["items"][1]["problem"]
+    assert ran.err.strip().splitlines()[-1].startswith("error: 1 of 3 LoRAs were not cleaned, first: ")
+    alone = erase("clean-lora", lora, *words[2:-1], tmp_path / "alone.safetensors")
+    assert alone.code == 0
+    first, second = load_file(tmp_path / "out" / "a.safetensors"), load_file(tmp_path / "alone.safetensors")
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    (folder / "b.safetensors").write_bytes(lora.read_bytes())
+    before = (tmp_path / "out" / "a.safetensors").stat().st_mtime_ns
+    again = erase(*words, "--json")
+    assert again.code == 0
+    assert [row["status"] for row in again.data["items"]] == ["there already", "cleaned", "there already"]
+    assert (tmp_path / "out" / "a.safetensors").stat().st_mtime_ns == before
+    assert sorted(item.suffix for item in (tmp_path / "out").iterdir()) == [".safetensors"] * 3
+
+
+def test_a_dry_run_over_a_folder_writes_nothing(erase, folder, tmp_path):
+    ran = erase("clean-lora", folder, "--erase", "zorbax", "--base", "pocket", "--out", tmp_path / "out", "--dry-run")
+    assert ran.code == 1
+    assert "2 cleaned, 0 there already, 1 failed (dry run)" in ran.out
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("out", ["theirs", "one.safetensors"])
+def test_a_folder_of_loras_needs_another_folder(erase, folder, tmp_path, out):
+    ran = erase("clean-lora", folder, "--erase", "zorbax", "--base", "pocket", "--out", tmp_path / out)
+    assert ran.code == 2
+    assert "choose another --out" in ran.err
+    assert sorted(item.name for item in folder.iterdir()) == ["a.safetensors", "b.safetensors", "c.safetensors",
+                                                              "notes.txt"]  # fmt: skip

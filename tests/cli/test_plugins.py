@@ -117,9 +117,9 @@ def test_a_single_file_plugin_adds_commands(erase, tmp_path, unload):
 @pytest.mark.parametrize(
     ("stage", "fault", "told"),
     [
-        ("plan", "1 / 0", "unexpected ZeroDivisionError in method 'nothing' of mine.py: division by zero; run again"),
-        ("run", "__import__('json').loads('{')", "unexpected JSONDecodeError in method 'nothing' of mine.py: Expecting"),
-        ("run", "open('/nowhere/x')", "No such file or directory: 'x' in method 'nothing' of mine.py; check the path"),
+        ("plan", "1 / 0", "unexpected ZeroDivisionError in mine.py (mine.py, line N): division by zero; tell"),
+        ("run", "__import__('json').loads('{')", "unexpected JSONDecodeError in mine.py (mine.py, line N): Expecting"),
+        ("run", "open('/nowhere/x')", "No such file or directory: 'x' in mine.py (mine.py, line N); check the path"),
         ("run", "(_ for _ in ()).throw(RuntimeError('CUDA out of memory'))", "not enough memory; try"),
     ],
 )  # fmt: skip
@@ -130,7 +130,9 @@ def test_a_crash_inside_a_plugin_names_it(erase, loaded, tmp_path, unload, stage
     file.write_text(f"from erase_plugins.types import EditPlan\n{text}")
     words = ("--plugin", file, "run", "nothing", "--model", "pocket", "--erase", "pizza", "--out", tmp_path / "made")
     ran = erase(*words, "--debug")
-    assert ran.code == 1 and ran.err.splitlines()[-1].startswith(f"error: {told}"), ran.err
+    line = next(place for place, row in enumerate(file.read_text().splitlines(), 1) if fault in row)
+    said = f"error: {told}".replace("line N", f"line {line}")
+    assert ran.code == 1 and ran.err.splitlines()[-1].startswith(said), ran.err
     assert ran.err.startswith("Traceback") and fault in ran.err, "the traceback shows the line"
     assert not (tmp_path / "made").exists()
 
@@ -238,3 +240,51 @@ def test_new_plugin_offers_a_trained_method(erase, tmp_path):
 def test_the_example_of_info_can_be_run(erase, name, said):
     """Of methods for classifiers and language models it named pocket, which they refuse."""
     assert erase("info", name).out.rstrip().endswith(f"example: erase-plugins {said}")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "said"),
+    [
+        ("kohya", "layout", "readers: ComfyUI, diffusers, LyCORIS"),
+        ("pocket", "judge", "modality: image"),
+        ("sd1", "family", "components: unet, text_encoder"),
+    ],
+)
+def test_info_knows_what_is_no_method(erase, name, kind, said):
+    ran = erase("info", name)
+    assert ran.code == 0
+    lines = ran.out.splitlines()
+    assert lines[0].startswith(f"{name}: ")
+    assert lines[0].endswith(f"({kind})")
+    assert f"  {said}" in lines
+    assert lines[-1].startswith("  from: erase-plugins ")
+    assert erase("info", name, "--preset", "x.toml").code == 2
+
+
+BROKEN = FILE.replace("def plan(self, request, info): ...", "def plan(self, request, info): return {}['gone']")
+
+
+def test_an_error_inside_a_plugin_names_it(erase, tmp_path, unload):
+    (tmp_path / "my_broken.py").write_text(BROKEN)
+    line = BROKEN.splitlines().index(next(row for row in BROKEN.splitlines() if "['gone']" in row)) + 1
+    ran = erase(
+        "--plugin", str(tmp_path / "my_broken.py"), "run", "nothing", "--erase", "dog", "--out", "x", "--dry-run"
+    )
+    assert ran.code == 1
+    told = f"error: unexpected KeyError in my_broken.py (my_broken.py, line {line}): 'gone'; tell its author, --debug"
+    assert told in ran.err
+
+
+def test_an_error_that_no_plugin_had_a_part_in_names_none(erase, monkeypatch):
+    def fail(*_arguments):
+        raise KeyError("ours")
+
+    monkeypatch.setattr("erase_plugins.cli.info.option_rows", fail)
+    with get_manager().temporary(plugin(erase_on_event=lambda event: None), "bystander"):
+        ran = erase("info", "uce")
+    assert "error: unexpected KeyError: 'ours'; run again with --debug for the traceback" in ran.err
+
+
+def test_list_plugins_tells_what_registers_nothing(erase):
+    with get_manager().temporary(plugin(erase_layouts=lambda: None), "empty"):
+        assert "erase_layouts returned None; return a list" in erase("list", "plugins").out
