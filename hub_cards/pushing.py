@@ -114,7 +114,7 @@ def publish(
         pictures, adult: as for `push`.
 
     Raises:
-        HubError, PushRefused, NotAllowed: as for `push`; of a dry run after it was told what would be sent.
+        HubError, PushRefused, NotAllowed: as for `push`.
     """
 
     repo, private = bundle.repo, bundle.private
@@ -137,9 +137,6 @@ def publish(
     get_manager().before_push(replace(bundle, dry_run=how.dry_run), repo)
     if how.show is not None:
         how.show(bundle)
-    if how.dry_run and get_token() and not bundle.unseen:
-        with reaching("push to", repo):
-            may_write(bundle, bundle.exists)
     if how.dry_run or not (bundle.changed or bundle.removed):
         return Pushed(bundle, bundle.parent, dry_run=how.dry_run)
     return send(bundle)
@@ -165,8 +162,7 @@ def ready(
         remote = look(bundle)
         may_write(bundle, remote.commit is not None)
         files = [with_state(item, remote.files) for item in bundle.files]
-        files += [PushFile(name, b"", "changed") for name in renewed]
-        found = replace(bundle, files=tuple(files))
+        found = replace(bundle, files=(*files, *(PushFile(name, b"", "changed") for name in renewed)))
         keep(found, remote, prune=prune)
         if not replace_theirs:
             check_theirs(found, remote)
@@ -207,31 +203,31 @@ def fits(bundle: Bundle, parent: str | None, private: bool) -> None:
         )
 
 
-def may_write(bundle: Bundle, exists: bool) -> None:
-    """Asks the Hub who is logged in, and whether they may write there, as far as it tells.
+def may_write(bundle: Bundle, exists: bool) -> bool:
+    """Asks the Hub who is logged in, and whether they may write there, as far as it tells; False if nobody is.
 
     Raises:
         NotAllowed: they may not.
     """
-
+    if not get_token():
+        return False
     try:
         found = HfApi().whoami()
     except HfHubHTTPError as error:
         if error.response is not None and error.response.status_code in (401, 403):
             raise
-        return  # a Hub that does not tell: the commit will
-    token = (found.get("auth") or {}).get("accessToken") or {}
-    if token.get("role") == "read":
+        return True  # a Hub that does not tell: the commit will
+    if ((found.get("auth") or {}).get("accessToken") or {}).get("role") == "read":
         raise NotAllowed("the token may only read; make one that may write on the Hub's page Access Tokens")
-    if exists and bundle.create_pr:  # anybody may propose
-        return
     owner, name = bundle.repo.split("/")[0], str(found.get("name"))
     member: Any = next((item for item in found.get("orgs") or () if item.get("name") == owner), None)
-    if owner != name and (member is None or member.get("roleInOrg") == "read"):
+    mine = owner == name or (member is not None and member.get("roleInOrg") != "read")
+    if not mine and not (exists and bundle.create_pr):  # which anybody may propose
         raise NotAllowed(
             f"cannot push to {bundle.repo}: this account may not; it is '{clean(name)}', push to {clean(name)}/... "
             f"or ask {owner} for the right"
         )
+    return True
 
 
 def put(repo: str, title: str, private: bool = False) -> str:

@@ -116,9 +116,12 @@ def say_pushed(done: Any, repo: str, use: str) -> None:
         use: the last line, for people.
     """
     if done.dry_run:
-        from huggingface_hub import get_token
+        from hub_cards.errors import reaching
+        from hub_cards.pushing import may_write
 
-        say(f"nothing was changed (dry run{'' if get_token() and not done.bundle.unseen else '; rights not checked'})")
+        with reaching("push to", repo):
+            asked = not done.bundle.unseen and may_write(done.bundle, done.bundle.exists)
+        say(f"nothing was changed (dry run{'' if asked else '; rights not checked'})")
     elif not (done.bundle.changed or done.bundle.removed):
         say(f"everything is there already at {(done.commit or '')[:12]}; no commit was made")
     else:
