@@ -8,8 +8,9 @@ from typing import Any
 
 from erase_plugins.cli.command import load_target, until_the_end
 from erase_plugins.cli.console import emit, progress, say, table
+from erase_plugins.cli.group import describe
 from erase_plugins.errors import EraseError, RequestError
-from erase_plugins.hints import ANOTHER_OUT, in_terminal
+from erase_plugins.hints import ANOTHER_OUT
 
 CLEANED, FAILED, EARLIER = "cleaned", "failed", "there already"
 
@@ -62,8 +63,8 @@ def _row(
 
     try:
         made = clean_lora(file, concept, base, out=place, dry_run=dry_run, **asked)
-    except EraseError as error:
-        return {"source": file.name, "status": FAILED, "problem": in_terminal(error)}
+    except Exception as error:  # somebody's file may break what it likes
+        return {"source": file.name, "status": FAILED, "problem": describe(error)[2]}
     return {"status": CLEANED, **made.to_dict()}
 
 

@@ -157,6 +157,21 @@ def test_a_dry_run_over_a_folder_writes_nothing(erase, folder, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_an_error_that_nobody_thought_of_holds_up_no_other_file(erase, folder, tmp_path, monkeypatch):
+    from erase_plugins.workflow import cleaning
+
+    real = cleaning.clean_lora
+    monkeypatch.setattr(cleaning, "clean_lora", lambda file, *words, **more: (
+        real(file, *words, **more) if file.stem == "c" else {}["alpha"]
+    ))  # fmt: skip
+    ran = erase(
+        "clean-lora", folder, "--erase", "zorbax", "--base", "pocket", "--out", tmp_path / "o", "--dry-run", "--json"
+    )
+    assert ran.code == 1
+    assert [row["status"] for row in ran.data["items"]] == ["failed", "failed", "cleaned"]
+    assert ran.data["items"][0]["problem"].startswith("unexpected KeyError: 'alpha'")
+
+
 @pytest.mark.parametrize("out", ["theirs", "one.safetensors"])
 def test_a_folder_of_loras_needs_another_folder(erase, folder, tmp_path, out):
     ran = erase("clean-lora", folder, "--erase", "zorbax", "--base", "pocket", "--out", tmp_path / out)
