@@ -5,8 +5,8 @@ gives the mean of its end and padding rows; a language model the state in which 
 word (PromptEOL, arXiv 2307.16645). It is hit if the cosine of one of them with an anchor (the concept in a few frames,
 and every phrasing given in ``prompts``) reaches tau. tau is calibrated: just above what is reached by all but a share
 ``common`` of everyday prompts and prompts with words of the model's vocabulary, and by all but a share ``neighbours``
-of the kept prompts (--keep). The sets (``embedding.toml``) are in the file with their rates; what is measured later
-must not be among them. Behind a language model answers are looked at, too.
+of the kept prompts (--keep). Sizes of the sets (``embedding.toml``) and rates on them are in the file; what is measured
+later must not be among them. Behind a language model answers are looked at, too.
 
 It finds synonyms and descriptions that the model knows; it does not tell a style from its neighbours, reads the model's
 language only, and broken spellings are a matter for ``keyword-guard``. The file holds vectors from which a name can be
