@@ -174,7 +174,9 @@ def chain_of(run: TrainingRun) -> list[Artifact]:
     from erase_plugins.artifacts.lineage import missing
     from erase_plugins.artifacts.store import read_folder
 
-    known: Any = SimpleNamespace(family=lambda _name: run.target.family, layout=lambda _name: PatchLayout())
+    known: Any = SimpleNamespace(
+        has=lambda _what, _name: True, family=lambda _name: run.target.family, layout=lambda _name: PatchLayout()
+    )
     found: list[Artifact] = []
     for place in (item.strip() for item in (run.options.parent or "").split(",") if item.strip()):
         one = read_folder(Path(place), known)

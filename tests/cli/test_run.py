@@ -191,7 +191,7 @@ def test_cancelled_run_leaves_no_artifact_and_says_resume(erase, loaded, tmp_pat
     set_event.set()
     monkeypatch.setattr(threading, "Event", lambda: set_event)
     ran = erase("run", "uce", "--erase", "pizza", "--out", tmp_path / "a", *FAST)
-    assert ran.code == 1
+    assert ran.code == 130
     assert "run the same command with --resume" in ran.err
     assert not (tmp_path / "a").exists()
 
@@ -245,7 +245,7 @@ def test_resume_with_other_options_is_refused_by_name(erase, loaded, tmp_path, m
     words = ("run", "esd", "--erase", "pizza", "--out", tmp_path / "a", "--no-check")
     with monkeypatch.context() as patch:
         patch.setattr(ESD, "run", interrupted)
-        assert erase(*words, "--set", "iterations=4").code == 1
+        assert erase(*words, "--set", "iterations=4").code == 130
     before = sorted(item.name for item in (tmp_path / ".a.work").iterdir())
     ran = erase(*words, "--set", "iterations=5", "--resume")
     assert ran.code == 2
