@@ -82,7 +82,7 @@ def test_run_stops_resumes_and_reports(small, tmp_path, monkeypatch):
 
     monkeypatch.setattr(train.StepBars, "__call__", interrupt)
     first = invoke("--out", out)
-    assert first.exit_code == 1
+    assert first.exit_code == 130
     assert "stopped in stage 'denoiser'; the same command with --resume continues" in first.stderr
     blocked = invoke("--out", out)
     assert blocked.exit_code == 2

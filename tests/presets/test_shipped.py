@@ -113,7 +113,10 @@ def test_a_method_with_a_wrong_file_is_left_out_with_the_reason(tmp_path):
         id, title, paper, summary = "mine", "Mine", "https://example.org", "does it"
         families, kinds, produces = frozenset({"*"}), frozenset({"object"}), frozenset({"dense"})
         Options = outside(tmp_path, "[pocket]\nstep = 3")
-        plan = run = None
+
+        def plan(self, request, info): ...
+
+        def run(self, plan, target, ctx): ...
 
     with pytest.raises(PluginError, match=r"Method\.Options: no option in preset mine\.toml, \[pocket\] named 'step'"):
         check_item("erase_methods", Method())
