@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import TracebackType
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.plugin_loading import OWN_PACKAGE
@@ -27,19 +27,11 @@ def blamed(error: BaseException, manager: PluginLoader) -> str:
         if row["package"] != OWN_PACKAGE and (plugin := manager.pluggy.get_plugin(row["name"])) is not None
     }
     found = ""
-    for module, line in _lines(error.__traceback__):
+    for frame, line in walk_tb(error.__traceback__):  # the innermost comes last
+        module = str(frame.f_globals.get("__name__", ""))
         if (row := _owner(module, owners)) is not None:
             file = module.rpartition(".")[2].removeprefix("erase_plugins_file_")
             found = f"{row['package']} {row['version']}".strip() + f" ({file}.py, line {line})"
-    return found
-
-
-def _lines(trace: TracebackType | None) -> list[tuple[str, int]]:
-    """Module and line of every call on the way to an error, outermost first."""
-    found = []
-    while trace is not None:
-        found.append((str(trace.tb_frame.f_globals.get("__name__", "")), trace.tb_lineno))
-        trace = trace.tb_next
     return found
 
 

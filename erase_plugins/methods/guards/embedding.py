@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, cast
 from erase_plugins.artifacts import policy
 from erase_plugins.errors import RequestError
 from erase_plugins.families.capabilities import LANGUAGE, TEXT
+from erase_plugins.families.model import TRANSPOSED
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.methods.guards.guardrail import Guardrail, LookingOptions, names
 from erase_plugins.options import option
@@ -68,11 +69,10 @@ class Embedding(Guardrail):
         does = doing(info)
         sets, phrases = prompts(does), len(names(found.request))
         texts = found.options["words"] + len(sets["everyday"]) + phrases * (len(sets["anchors"]) + len(sets["frames"]))
-        if does == TEXT:
-            rows = texts * _PIECES * cast("TargetInfo", info).tokens
-            refs = [ref for ref in info.refs if ref.component in info.components(TEXT) and ref.kind == "linear"]
-        else:
-            rows, refs = texts * _TOKENS, list(info.modules("linear"))  # its head is not asked
+        rows = texts * (_PIECES * cast("TargetInfo", info).tokens if does == TEXT else _TOKENS)
+        # the head of a language model is not asked; a family of somebody else need not tell it from the rest
+        own = info.modules("linear") if does == LANGUAGE and "linear" in info.family.groups else info.refs
+        refs = [ref for ref in own if ref.component in info.components(does) and ref.kind in ("linear", TRANSPOSED)]
         work = 2.0 * sum(prod(ref.shape) for ref in refs) * rows
         return replace(found, seconds=round(seconds_of(work, request.device, refs), 1))
 
