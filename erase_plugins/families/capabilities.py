@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 TEXT, DENOISER, CODEC, CLASSIFIER, LANGUAGE = "text", "denoiser", "codec", "classifier", "language"
 
 
+def reads_prompts(info: Any) -> str:
+    """The capability by which a model reads a prompt: "language" where it answers, else "text"."""
+    return LANGUAGE if LANGUAGE in info.roles else TEXT
+
+
 @dataclass(frozen=True)
 class Part:
     """Rows of one text encoder among those of an encoded prompt.

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from erase_plugins.artifacts import policy
 from erase_plugins.errors import RequestError
-from erase_plugins.families.capabilities import LANGUAGE, TEXT
+from erase_plugins.families.capabilities import LANGUAGE, TEXT, reads_prompts
 from erase_plugins.families.model import TRANSPOSED
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.methods.guards.guardrail import Guardrail, LookingOptions, names
@@ -66,7 +66,7 @@ class Embedding(Guardrail):
     def plan(self, request: EraseRequest, info: ModelSpec) -> EditPlan:
         """The plan, with the time that the model takes to read what the guard is calibrated with."""
         found = super().plan(request, info)
-        does = doing(info)
+        does = reads_prompts(info)
         sets, phrases = prompts(does), len(names(found.request))
         texts = found.options["words"] + len(sets["everyday"]) + phrases * (len(sets["anchors"]) + len(sets["frames"]))
         rows = texts * (_PIECES * cast("TargetInfo", info).tokens if does == TEXT else _TOKENS)
@@ -92,7 +92,7 @@ class Embedding(Guardrail):
         from erase_plugins.engine.words import real_words
         from erase_plugins.families.sentences import Remembered, embedded, score, windows
 
-        sets = prompts(doing(target.info))
+        sets = prompts(reads_prompts(target.info))
         all_names = [name.lower() for name in names(request)]
         words = [word for word in real_words(target) if not any(word in name or name in word for name in all_names)]
         words = words[:: max(1, len(words) // options.words)][: options.words]
@@ -126,13 +126,8 @@ class Embedding(Guardrail):
         return found
 
 
-def doing(info: ModelSpec) -> str:
-    """What a model does with a prompt: it draws ("text") or answers ("language")."""
-    return TEXT if TEXT in info.roles else LANGUAGE
-
-
 def prompts(does: str) -> dict[str, list[str]]:
-    """Anchors, frames, common frames and everyday prompts for models that do so (`doing`)."""
+    """Anchors, frames, common frames and everyday prompts for models that draw ("text") or answer ("language")."""
     found = parse(SETS.read_text(encoding="utf-8"), SETS.name)[does]
     return {**found, "everyday": found["everyday"].split("\n")[:-1]}
 

@@ -10,7 +10,7 @@ from erase_plugins.artifacts.fingerprint import Fingerprint
 from erase_plugins.artifacts.manifest import Manifest
 from erase_plugins.artifacts.policy import numbers, policies
 from erase_plugins.errors import BaseMismatch, CorruptArtifact, Unsupported
-from erase_plugins.families.capabilities import DENOISER, LANGUAGE, TEXT
+from erase_plugins.families.capabilities import DENOISER, LANGUAGE, TEXT, reads_prompts
 from erase_plugins.families.model import CROSS_ATTENTION
 from erase_plugins.runtime.guardrails import attention, language, looking, safree, steering
 from erase_plugins.runtime.guardrails.watch import AttachedGuard, Quiet, watch
@@ -214,7 +214,7 @@ def check_stage(manifest: Manifest, stage: Mapping[str, Any], target: Any, any_b
     if stage["type"] not in _MEASURED:
         return
     stored, found = manifest.base.get("fingerprint") or {}, target.fingerprint()
-    for component in target.info.components(LANGUAGE if LANGUAGE in target.info.roles else TEXT):
+    for component in target.info.components(reads_prompts(target.info)):
         if component not in stored or component not in found:
             continue
         result = Fingerprint.from_dict(stored[component]).compare(found[component], None)

@@ -67,8 +67,8 @@ class Answers(Quiet):
         for place, answer in enumerate(answers):
             question = self._text(ids[place // each][mask[place // each].bool()])
             text = self._text(answer)
-            verdicts = [self.seer.check(item) for item in (question, text, f"{question}\n{text}")]
-            found = next((item for item in verdicts if item.hit), None)
+            verdicts = (self.seer.check(item) for item in (question, text, f"{question}\n{text}"))
+            found = next((item for item in verdicts if item.hit), None)  # what is behind a hit is not looked at
             if found is not None and self.policy["action"] == "flag":
                 warnings.warn(f"a guard was hit: {found.reason}", stacklevel=4)
             blocked = found is not None and self.policy["action"] != "flag"
