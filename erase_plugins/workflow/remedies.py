@@ -45,7 +45,6 @@ _FIRST = {
 _LAST = {
     "task-vector": "cheap, and often without effect on what is known by heart",
     "graddiff": "has no bound: it can destroy the model",
-    "ga-kl": "has no bound: it can destroy the model",
     "dpo-idk": "hides the answer and erases least",
     "idk": "hides the answer and erases least",
     "whp": "often without effect on what is known by heart",
