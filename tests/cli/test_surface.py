@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shlex
 import subprocess
 import sys
@@ -281,3 +282,11 @@ def test_foreign_consoles_do_not_crash(encoding, width):
     assert "\x1b[" not in done.stdout
     assert done.stdout.isascii() == (encoding == "ascii" or width == 60)  # a table has lines of its own characters
     assert max(map(len, done.stdout.splitlines())) <= width or "problem:" in done.stdout
+
+
+def test_the_package_runs_as_a_module(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["anything", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("erase_plugins", run_name="__main__")
+    assert not ended.value.code
+    assert capsys.readouterr().out == f"erase-plugins {__version__}\n"
