@@ -44,7 +44,7 @@ def install(place: Path, *packages: Path) -> Path:
 
 def run(site: Path | str, *command: str, cwd: Path = ROOT) -> str:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=env, cwd=cwd, timeout=300)
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=env, cwd=cwd, timeout=900)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 

@@ -132,7 +132,7 @@ def names_go_both_ways(case: Hosted) -> None:
 
     info = case.model.info
     for layout in sorted({item.stems for entry in get_manager().layouts() if hasattr(item := entry.item, "stems")}):
-        named = {}
+        named: dict[str, str] = {}
         for ref in (ref for ref in info.refs if ref.kind in ("linear", "conv")):
             try:
                 stem = case.family.stem(layout, ref.component, ref.path, info.configs.get(case.family.denoiser))
