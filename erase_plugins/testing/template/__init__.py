@@ -45,7 +45,7 @@ KINDS: dict[str, dict[str, str]] = {
     "judge": {
         **_ITEM, "file": "judge.py.in", "hook": "erase_judges", "what": "judge", "What": "A judge",
         "room": "judges", "contract": "JudgeContract", "and": ", and how often it errs",
-        "use": "erase-plugins run uce --model pocket --erase red --out no-red\n"
+        "use": "erase-plugins run uce --model pocket --erase red --no-check --out no-red\n"
         "erase-plugins evaluate no-red --model pocket --judge {{name}} --out {{name}}-report",
     },
     "layout": {
@@ -58,8 +58,8 @@ KINDS: dict[str, dict[str, str]] = {
         **_ITEM, "file": "family.py.in", "hook": "erase_families", "what": "model family", "What": "A model family",
         "room": "families", "contract": "FamilyContract", "imports": "from {{module}} import build\n",
         "given": 'models = {"{{name}}": build}', "and": ", and where such models are found",
-        "use": "python -c \"import {{module}}; {{module}}.build().save_pretrained('tiny')\"\n"
-        "erase-plugins inspect tiny",
+        "use": "erase-plugins info {{name}}\n"
+        "python -c \"import {{module}} as m, erase_plugins as ep; m.build().save_pretrained('tiny'); ep.load('tiny')\"",
     },
 }  # fmt: skip
 
