@@ -30,12 +30,13 @@ with ep.apply(pipe, sys.argv[1]) as handle:
 """
 
 
-def install(package: Path, place: Path) -> Path:
-    """Builds and installs a package into a folder of its own, without network and without its dependencies."""
-    source = place / "source"
-    shutil.copytree(package, source, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+def install(place: Path, *packages: Path) -> Path:
+    """Builds and installs packages into a folder of their own, without network and without their dependencies."""
+    sources = [place / "source" / package.name for package in packages]
+    for package, source in zip(packages, sources, strict=True):
+        shutil.copytree(package, source, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index",
-               "--disable-pip-version-check", "--target", str(place / "site"), str(source)]  # fmt: skip
+               "--disable-pip-version-check", "--target", str(place / "site"), *map(str, sources)]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
     return place / "site"
@@ -43,14 +44,14 @@ def install(package: Path, place: Path) -> Path:
 
 def run(site: Path | str, *command: str, cwd: Path = ROOT) -> str:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=env, cwd=cwd, timeout=300)
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=env, cwd=cwd, timeout=900)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
 
 @pytest.fixture(scope="module")
 def example_site(tmp_path_factory):
-    return install(EXAMPLE, tmp_path_factory.mktemp("example"))
+    return install(tmp_path_factory.mktemp("example"), EXAMPLE)
 
 
 def test_the_method_is_one_short_file():
@@ -77,10 +78,16 @@ def test_the_example_runs_on_pocket(example_site, tmp_path):
 
 #: kind of a template -> name of the package that is made of it
 TEMPLATES = {
-    "closed-form": "my-first-eraser", "trained": "my-second-eraser", "suite": "my-suite", "attack": "my-attack",
+    "closed-form": "my-first-eraser", "trained": "my-second-eraser", "language": "my-language", "guard": "my-guard",
+    "suite": "my-suite", "attack": "my-attack", "judge": "my-judge", "layout": "my-layout", "family": "my-family",
 }  # fmt: skip
 #: kind of a template -> (lines that its file may have, checks of its contract that pass at least)
-BOUNDS = {"closed-form": (80, 20), "trained": (80, 20), "suite": (60, 5), "attack": (60, 7)}
+BOUNDS = {
+    "closed-form": (80, 20), "trained": (80, 20), "language": (40, 23), "guard": (60, 15), "suite": (60, 5),
+    "attack": (60, 7), "judge": (45, 10), "layout": (65, 8), "family": (50, 9),
+}  # fmt: skip
+#: which of their tests are run: every one of what is cheap, one model of several
+CHOSEN = "tiny_sd1 or tiny_lm or values or MySuite or MyAttack or MyJudge or MyLayout or MyFamily"
 
 
 @pytest.fixture(scope="module")
@@ -88,11 +95,11 @@ def own_tests(example_site, tmp_path_factory):
     """(files of each template, passed tests of the example's and the templates' own files); one process imports torch for all."""
     place = tmp_path_factory.mktemp("templates")
     written = {kind: write_plugin_template(name, place / name, kind) for kind, name in TEMPLATES.items()}
-    sites = [example_site, *(install(place / name, place / "installed" / name) for name in TEMPLATES.values())]
+    sites = [example_site, install(place / "installed", *(place / name for name in TEMPLATES.values()))]
     shutil.copy(EXAMPLE / "test_erase_null_value.py", place)
     tests = [place / "test_erase_null_value.py", *(files[-1] for files in written.values())]
     out = run(
-        os.pathsep.join(map(str, sites)), "-m", "pytest", "-v", "-p", "no:cacheprovider", "-k", "tiny_sd1 or values or MySuite or MyAttack",
+        os.pathsep.join(map(str, sites)), "-m", "pytest", "-v", "-p", "no:cacheprovider", "-k", CHOSEN,
         *map(str, tests), cwd=place,
     )  # fmt: skip
     assert re.search(r"= \d+ passed, \d+ deselected\b", out.splitlines()[-1]), out[-300:]  # none failed or skipped
@@ -102,6 +109,13 @@ def own_tests(example_site, tmp_path_factory):
 def test_the_example_keeps_the_contract_by_its_own_tests(own_tests):
     assert len([line for line in own_tests[1] if "[null-value-tiny_sd1-" in line]) > 20
     assert [line for line in own_tests[1] if "test_concept_rows_get_the_values_of_the_empty_prompt" in line]
+
+
+def test_there_is_a_template_of_every_kind():
+    from erase_plugins.cli.new_plugin import KINDS as CHOICES
+    from erase_plugins.testing.template import KINDS
+
+    assert set(TEMPLATES) == set(BOUNDS) == set(KINDS) == set(CHOICES)
 
 
 @pytest.mark.parametrize("kind", TEMPLATES)
@@ -149,7 +163,10 @@ def test_the_measuring_templates_ask_for_what_they_say(tmp_path):
     assert calls[3][:2] == calls[4][:2] and not set(calls[3][1]) & set(calls[0][1])
 
 
-@pytest.mark.parametrize(("kind", "taken"), [("suite", "quick"), ("attack", "weights"), ("trained", "esd")])
+@pytest.mark.parametrize(("kind", "taken"), [
+    ("suite", "quick"), ("attack", "weights"), ("trained", "esd"), ("guard", "nag"), ("language", "npo"),
+    ("judge", "pocket"), ("layout", "kohya"), ("family", "sdxl"),
+])  # fmt: skip
 def test_the_template_takes_no_name_that_is_registered(tmp_path, kind, taken):
     with pytest.raises(RequestError, match=f"named '{taken}' is registered already"):
         write_plugin_template(taken, tmp_path / "new", kind)
@@ -158,7 +175,7 @@ def test_the_template_takes_no_name_that_is_registered(tmp_path, kind, taken):
 def test_the_suite_fails_for_a_spoiled_template(tmp_path):
     *_, method, test = write_plugin_template("my-bad-eraser", tmp_path / "new")
     method.write_text(method.read_text().replace("up = -plan", "target.weight(ref).mul_(1.5)\n            up = -plan"))
-    site = install(tmp_path / "new", tmp_path / "installed")
+    site = install(tmp_path / "installed", tmp_path / "new")
     with pytest.raises(AssertionError, match="changed the base model"):
         run(site, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "tiny_sd1 and leaves", str(test), cwd=tmp_path)
 

@@ -26,7 +26,7 @@ FILES = {
 MADE = {
     "my_eraser": ("methods", "my-eraser"), "my_trainer": ("methods", "my-trainer"), "my_guard": ("methods", "my-guard"),
     "my_language": ("methods", "my-language"),
-    "my_family": ("families", "my-vit"), "my_layout": ("layouts", "plain"), "my_judge": ("judge", "colours"),
+    "my_family": ("families", "my-family"), "my_layout": ("layouts", "my-layout"), "my_judge": ("judge", "my-judge"),
     "my_suite": ("suite", "my-suite"), "my_attack": ("attack", "my-attack"),
 }  # fmt: skip
 #: checks that need no training, and little of a model
@@ -91,19 +91,19 @@ def test_the_guard_stands_in_the_negative_prompt(plugin, tiny_sd1):
 def test_the_layout_reads_what_it_wrote_and_refuses_the_rest(plugin, tmp_path):
     from erase_plugins.artifacts.edit import Dense
 
-    layout, (down, up) = plugin("my_layout").PlainLayout(), (torch.randn(2, 5), torch.randn(3, 2))
+    layout, (down, up) = plugin("my_layout").MyLayout(), (torch.randn(2, 5), torch.randn(3, 2))
     family = get_manager().family("sd1")
     edit = ep.Edit("sd1", {"unet": {"a.weight": ep.LowRank(down, up)}})
     layout.write(edit, family, {"method": "mine"}, tmp_path / layout.filename("x", family))
-    read = layout.read(tmp_path / "x_plain.safetensors", family).deltas["unet"]["a.weight"]
+    read = layout.read(tmp_path / "x_my-layout.safetensors", family).deltas["unet"]["a.weight"]
     assert torch.equal(read.A, down) and torch.equal(read.B, up)
-    assert layout.accepts(edit, family) and layout.sniff(["unet:a.weight:A"], {})
+    assert layout.accepts(edit, family) and layout.sniff(["my-layout:unet:a.weight:A"], {})
     dense = ep.Edit("sd1", {"unet": {"a.weight": Dense(torch.ones(3, 5))}})
     assert "not dense" in layout.accepts(dense, family).reason and not layout.accepts(dense, family)
 
 
 def test_the_judge_sees_red(plugin):
-    judge = plugin("my_judge").Colours()
+    judge = plugin("my_judge").MyJudge()
     picture = torch.zeros(1, 3, 4, 4)
     picture[:, 0] = 1
     assert judge.score(picture)["concept"].argmax(-1).tolist() == [judge.axes["concept"].index("red")]

@@ -1,4 +1,4 @@
-"""``erase-plugins new-plugin``: the skeleton of a package with a method, suite or attack, and its test."""
+"""``erase-plugins new-plugin``: the skeleton of a package of any kind, and its test."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from erase_plugins.cli.command import check_output, declare, dry_run_option, quo
 from erase_plugins.cli.console import emit, say
 from erase_plugins.errors import RequestError
 
+#: what `testing.template.KINDS` has; that room is not imported for a help text
+KINDS = ("closed-form", "trained", "language", "guard", "suite", "attack", "judge", "layout", "family")
+
 
 @declare("new-plugin", example="my-eraser")
 @click.argument("name")
 @click.option(
-    "--kind", type=click.Choice(["closed-form", "trained", "suite", "attack"]), default="closed-form",
-    show_default=True, help="A method that solves for its change, or trains it; or a suite, or an attack.",
+    "--kind", type=click.Choice(KINDS), default="closed-form", show_default=True,
+    help="A method that solves for its change, trains it, trains a language model, or guards; or another kind.",
 )  # fmt: skip
 @click.option("--out", metavar="DIR", help="Folder to write; named after the plugin if left out.")
 @dry_run_option
 def command(name: str, kind: str, out: str | None, dry_run: bool) -> None:
-    """Write the skeleton of a plugin package: pyproject, one file with a method, suite or attack, one test."""
+    """Write the skeleton of a plugin package: pyproject, one file with what is registered, one test."""
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise RequestError(f"plugin name '{name}' must be lower case words joined by '-', for example my-eraser")
     wanted = Path(out or name)

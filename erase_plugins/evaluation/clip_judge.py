@@ -159,6 +159,8 @@ class OpenedClip(ClipJudge):
         import torch
         from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
+        if not len(images):  # the vision model cannot take none
+            return images.new_zeros(0, self._model.config.projection_dim)
         size = self._model.config.vision_config.image_size
         rows = []
         with torch.no_grad():

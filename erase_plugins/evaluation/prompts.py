@@ -138,25 +138,29 @@ class _Builder:
         return self._shuffled(cells or [(name, name) for name in self.names if name not in self.erased])
 
     def prompt(self, index: int, word: str, label: str, seed: int) -> Prompt:
-        """Four phrasings in turn: bare, with background, with style, with both."""
-        styles = [item for item in self.world.styles if item not in self.erased]
-        style = styles[index % len(styles)]
-        background = self.world.backgrounds[index % len(self.world.backgrounds)]
+        """Four phrasings in turn: bare, with background, with style, with both; what the world lacks is left out."""
+        style = _in_turn([item for item in self.world.styles if item not in self.erased], index)
+        background = _in_turn(self.world.backgrounds, index)
+        with_background = bool(background) and index % 2 == 1
+        behind = f" on a {background} background" if with_background else ""
         if self.axis == "style" and label in self.world.styles:
-            subject = self.names[(index * 7) % len(self.names)]
-            text = f"a {word} {subject}" + (f" on a {background} background" if index % 2 else "")
-            expected = {"style": label, "concept": subject} | ({"background": background} if index % 2 else {})
-            return Prompt(text, seed, expected, "style")
-        with_style, with_background = index % 4 >= 2, index % 2 == 1
-        text = f"a {style + ' ' if with_style else ''}{word}" + (
-            f" on a {background} background" if with_background else ""
-        )
+            subject = _in_turn(self.names, index * 7)
+            shown = {"concept": subject} if subject else {}
+            expected = {"style": label, **shown} | ({"background": background} if with_background else {})
+            return Prompt(f"a {word} {subject or 'picture'}{behind}", seed, expected, "style")
+        with_style = bool(style) and index % 4 >= 2
+        text = f"a {style + ' ' if with_style else ''}{word}{behind}"
         expected = {"concept": label}
         if with_style:
             expected["style"] = style
         if with_background:
             expected["background"] = background
         return Prompt(text, seed, expected, "concept")
+
+
+def _in_turn(names: Sequence[str], index: int) -> str:
+    """One of several names by number, "" where there is none."""
+    return names[index % len(names)] if names else ""
 
 
 def prompts_hash(sets: Mapping[str, Sequence[Prompt]]) -> str:

@@ -1,9 +1,8 @@
 """Tools for plugin authors, loaded on first use.
 
-`contract` holds the suite that every method passes, `measuring` that of suites and
-attacks, `fixtures` pytest fixtures, `hub_server` a Hub on this machine,
-`tiny` random pipelines of every built-in family, `template` the skeleton of a new plugin package. Nothing here needs a
-network.
+`contract` holds the suite that every method passes, `measuring` that of suites and attacks, `judges`, `layouts` and
+`families` those of what they are called after, `fixtures` pytest fixtures, `hub_server` a Hub on this machine, `tiny`
+random models of every built-in family, `template` the skeleton of a new plugin package. Nothing here needs a network.
 """
 
 from __future__ import annotations
@@ -13,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 _PUBLIC = {
     "AttackContract": "erase_plugins.testing.measuring",
+    "FamilyContract": "erase_plugins.testing.families",
     "HubServer": "erase_plugins.testing.hub_server",
+    "JudgeContract": "erase_plugins.testing.judges",
+    "LayoutContract": "erase_plugins.testing.layouts",
     "MethodContract": "erase_plugins.testing.contract",
     "SuiteContract": "erase_plugins.testing.measuring",
     "contract_report": "erase_plugins.testing.contract",
@@ -24,13 +26,16 @@ _PUBLIC = {
 }
 
 __all__ = [
-    "AttackContract", "HubServer", "MethodContract", "SuiteContract", "contract_report", "measuring_report", "tiny_sd1",
-    "tiny_sdxl", "write_plugin_template",
+    "AttackContract", "FamilyContract", "HubServer", "JudgeContract", "LayoutContract", "MethodContract",
+    "SuiteContract", "contract_report", "measuring_report", "tiny_sd1", "tiny_sdxl", "write_plugin_template",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from erase_plugins.testing.contract import MethodContract, contract_report
+    from erase_plugins.testing.families import FamilyContract
     from erase_plugins.testing.hub_server import HubServer
+    from erase_plugins.testing.judges import JudgeContract
+    from erase_plugins.testing.layouts import LayoutContract
     from erase_plugins.testing.measuring import AttackContract, SuiteContract, measuring_report
     from erase_plugins.testing.template import write_plugin_template
     from erase_plugins.testing.tiny import tiny_sd1, tiny_sdxl

@@ -12,10 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.families.capabilities import TEXT
-from erase_plugins.needs import changes_weights, lacks
+from erase_plugins.data import DataRef
+from erase_plugins.families.capabilities import LANGUAGE, TEXT
+from erase_plugins.needs import changes_weights, lacks, needs_of
 from erase_plugins.testing.models import fresh_pipeline, shared_pipeline
-from erase_plugins.types import Concept, EditPlan, EraseRequest
+from erase_plugins.types import Concept, EditPlan, EraseRequest, ForgetItem
 
 #: kept prompts of every request
 KEEP = ("hamburger",)
@@ -27,6 +28,8 @@ _TEXT = {
     "fact": "pizza",
     "class": "pizza",
 }
+#: the first of four invented people; what is said of the others stays; for methods that read texts
+_PERSON = ForgetItem("person 1", "person", data=DataRef(str(Path(__file__).with_name("facts.jsonl"))))
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,15 @@ class Case:
         self.model = model
         self.options = dict(getattr(self.method, "contract_options", {}) if options is None else options)
         kind = "object" if "object" in self.method.kinds else sorted(self.method.kinds)[0]
-        self.concept = concept or Concept(_TEXT.get(kind, "pizza"), kind)
+        self.concept = concept or (_PERSON if self._reads_texts else Concept(_TEXT.get(kind, "pizza"), kind))
         self._observed: Observation | Exception | None = None
 
     def __str__(self) -> str:
         return f"{self.method.id}-{self.model}"
+
+    @property
+    def _reads_texts(self) -> bool:
+        return LANGUAGE in needs_of(self.method) and getattr(self.method, "reads_data", False)
 
     @property
     def pipe(self) -> Any:
@@ -106,8 +113,13 @@ class Case:
 
     @property
     def supported(self) -> bool:
-        """Whether the method changes weights and the model offers what it needs; the contract is about edits."""
-        return changes_weights(self.method) and not lacks(self.method, self.info)
+        """Whether the model offers what the method needs."""
+        return not lacks(self.method, self.info)
+
+    @property
+    def guard(self) -> bool:
+        """Whether the method changes no weights, and acts while the model runs."""
+        return not changes_weights(self.method)
 
     @property
     def keep(self) -> tuple[str, ...]:

@@ -18,7 +18,16 @@ from typing import Any
 
 from erase_plugins.errors import RequestError
 from erase_plugins.testing.case import Case
-from erase_plugins.testing.checks import CHECKS, LAYOUT_CHECKS, READERS, STOCK_READER, load_checks, stock_reader
+from erase_plugins.testing.checks import (
+    CHECKS,
+    GUARD_CHECKS,
+    LAYOUT_CHECKS,
+    READERS,
+    SHARED,
+    STOCK_READER,
+    load_checks,
+    stock_reader,
+)
 from erase_plugins.types import Concept
 
 __all__ = ["MethodContract", "TestOutsideMethods", "contract_report"]
@@ -97,6 +106,9 @@ def contract_rows(methods: Iterable[str], models: Iterable[str]) -> Iterable[tup
             case = Case(method, model)
             if not case.supported:
                 continue
+            if case.guard:
+                yield from ((method, model, name, "") for name in (*SHARED, *GUARD_CHECKS))
+                continue
             for name in general:
                 yield method, model, name, ""
             for name in per_layout:
@@ -113,7 +125,7 @@ def run_check(case: Case, name: str, layout: str = "") -> None:
     if layout:
         LAYOUT_CHECKS[name](case, layout)
     else:
-        CHECKS[name](case)
+        {**CHECKS, **GUARD_CHECKS}[name](case)
 
 
 def contract_report(

@@ -21,6 +21,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from erase_plugins.testing.items import ItemContract, described, failures
 from erase_plugins.types import AttackReport, EvalReport, EvalRow
 
 SUITE, ATTACK = "suite", "attack"
@@ -109,10 +110,8 @@ def _edit(model: str, method: str, concept: str) -> Any:
 def describes_itself(case: Measured) -> None:
     """The registry accepts it; it has a title, and every option has help and an allowed default."""
     from erase_plugins.options import describe, resolve
-    from erase_plugins.plugin_checks import check_item
 
-    check_item("erase_suites" if case.kind == SUITE else "erase_attacks", case.item)
-    assert len(case.item.title) > 3, "give it a title of a few words"
+    described("erase_suites" if case.kind == SUITE else "erase_attacks", case.item)
     options = getattr(case.item, "Options", None)
     if options is not None:
         resolve(options, {})
@@ -199,13 +198,7 @@ def measuring_report(
     Returns:
         Failed checks with the reason; empty if the contract is kept.
     """
-    failed, case = {}, _case(kind, name, settings or {}, queries, model, edit)
-    for check in CHECKS[kind]:
-        try:
-            check(case)
-        except Exception as error:
-            failed[check.__name__] = str(error) or type(error).__name__
-    return failed
+    return failures(_case(kind, name, settings or {}, queries, model, edit), CHECKS[kind])
 
 
 def _case(
@@ -223,14 +216,10 @@ def _rows(report: Any) -> tuple[EvalRow, ...]:
     return (*report.rows, report.success, report.control) if isinstance(report, AttackReport) else tuple(report.rows)
 
 
-_SHARED: dict[tuple[type, str], Measured] = {}
-
-
-class _Contract:
+class _Contract(ItemContract):
     """One test per name and check.
 
     Attributes:
-        names: registered ids.
         settings: options by id that make it cheap.
         queries: budget of attacks; see `measuring_report`.
         model: name in `erase_plugins.testing.models.MODELS`.
@@ -238,25 +227,14 @@ class _Contract:
     """
 
     kind = SUITE
-    names: tuple[str, ...] = ()
+    checks = CHECKS[SUITE]
     settings: Mapping[str, Mapping[str, Any]] = {}
     queries = 0
     model = "pocket"
     edit: tuple[str, str] = EDIT
 
-    def pytest_generate_tests(self, metafunc: Any) -> None:
-        """Parametrises over names and checks; called by pytest."""
-        if "measured_check" in metafunc.fixturenames:
-            rows = [(name, check.__name__) for name in self.names for check in CHECKS[self.kind]]
-            metafunc.parametrize(("measured_name", "measured_check"), rows)
-
-    def test_contract(self, measured_name: str, measured_check: str) -> None:
-        """One check of the contract."""
-        key = (type(self), measured_name)
-        if key not in _SHARED:
-            settings = self.settings.get(measured_name, {})
-            _SHARED[key] = _case(self.kind, measured_name, settings, self.queries, self.model, self.edit)
-        next(check for check in CHECKS[self.kind] if check.__name__ == measured_check)(_SHARED[key])
+    def case(self, name: str) -> Measured:
+        return _case(self.kind, name, self.settings.get(name, {}), self.queries, self.model, self.edit)
 
 
 class SuiteContract(_Contract):
@@ -267,3 +245,4 @@ class AttackContract(_Contract):
     """Subclass it under a name that starts with ``Test``."""
 
     kind = ATTACK
+    checks = CHECKS[ATTACK]

@@ -36,6 +36,12 @@ def _tiny_flux(seed: int) -> Any:
     return tiny_flux(seed)
 
 
+def _tiny_lm(seed: int) -> Any:
+    from erase_plugins.testing.tiny import tiny_lm
+
+    return tiny_lm(seed)
+
+
 def _pocket(_seed: int) -> Any:
     from erase_plugins.workflow.models import load_pipeline
 
@@ -44,7 +50,8 @@ def _pocket(_seed: int) -> Any:
 
 #: name -> factory (seed of the weights -> pipeline or module); authors of other families add theirs
 MODELS: dict[str, Factory] = {
-    "tiny_sd1": _tiny_sd1, "tiny_sdxl": _tiny_sdxl, "tiny_sd3": _tiny_sd3, "tiny_flux": _tiny_flux, "pocket": _pocket,
+    "tiny_sd1": _tiny_sd1, "tiny_sdxl": _tiny_sdxl, "tiny_sd3": _tiny_sd3, "tiny_flux": _tiny_flux,
+    "tiny_lm": _tiny_lm, "pocket": _pocket,
 }  # fmt: skip
 
 

@@ -223,3 +223,21 @@ def _ready(pipe: Any) -> Any:
         if hasattr(component, "requires_grad_"):
             component.requires_grad_(False).eval()
     return pipe
+
+
+def tiny_lm(seed: int = 0) -> Any:
+    """A random language model of the Llama kind with two layers, which reads the tokens of pocket-lm."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from erase_plugins.families.source import pocket_folder
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(LlamaConfig(
+            vocab_size=1156, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.1, pad_token_id=0, bos_token_id=1,
+            eos_token_id=2,
+        )).eval()  # fmt: skip
+    model.name_or_path = str(pocket_folder("pocket-lm"))  # where its tokenizer is found
+    return model

@@ -81,3 +81,13 @@ def test_a_file_that_came_in_part_says_what_to_do(tmp_path):
     file.write_bytes(file.read_bytes()[:500])
     with pytest.raises(CorruptArtifact, match=r"has 500 bytes, the manifest says \d+; fetch the artifact again"):
         check_folder(tmp_path / "cut", get_manager().known().layouts)
+
+
+def test_a_patch_of_low_rank_changes_alone_is_sound(tiny_sd1, tmp_path):
+    """Its names are those of a Kohya LoRA, and it was refused as a file of another layout."""
+    from erase_plugins.workflow.models import target_of
+
+    target = target_of(tiny_sd1())
+    saved = artifact_of(target, random_edit(target, ("cross_v",), mixed=False)).save(tmp_path / "a", ("diff",), target)
+    assert [item.layout for item in saved.manifest.files] == ["diff"]
+    check_folder(tmp_path / "a", {entry.item.id: entry.item for entry in get_manager().layouts()})

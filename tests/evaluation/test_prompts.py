@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 
 from erase_plugins.errors import Unsupported
@@ -48,3 +51,22 @@ def test_concepts_without_synonyms_and_unknown_ones() -> None:
         quick_prompts(JUDGE, ["van gogh"], 8, 0)
     with pytest.raises(Unsupported, match=r"different kinds.*erased="):
         quick_prompts(JUDGE, ["pizza", "twemoji"], 8, 0)
+
+
+def lacking(*names: str) -> SimpleNamespace:
+    """The pocket judge with a world that has none of some things."""
+    world = replace(JUDGE.world(), **dict.fromkeys(names, ()))
+    return SimpleNamespace(axes=JUDGE.axes, world=lambda: world)
+
+
+def test_what_the_world_lacks_is_left_out_of_prompts() -> None:
+    """Without backgrounds or styles, building them ended in a division by zero."""
+    bare = quick_prompts(lacking("styles", "backgrounds"), ["pizza"], 4, 0)["target"]
+    assert [item.text for item in bare] == ["a pizza"] * 4
+    assert [item.expected for item in bare] == [{"concept": "pizza"}] * 4
+    white = JUDGE.world().backgrounds
+    plain = quick_prompts(lacking("styles"), ["pizza"], 4, 0)["target"]
+    told = [f" on a {white[place]} background" if place % 2 else "" for place in range(4)]
+    assert [item.text for item in plain] == [f"a pizza{part}" for part in told]
+    styles = quick_prompts(lacking("concepts", "backgrounds"), ["twemoji"], 2, 0)["target"]
+    assert [(item.text, item.expected) for item in styles] == [("a twemoji picture", {"style": "twemoji"})] * 2

@@ -1,9 +1,11 @@
-"""The generated parts of docs/plugins.md: hooks, required attributes, contract checks. A test compares them."""
+"""The generated parts of docs/plugins.md: hooks, attributes, contract checks, examples. A test compares them."""
 
 from __future__ import annotations
 
 import inspect
 import re
+from functools import partial
+from typing import Any
 
 from erase_plugins import hookspecs
 from erase_plugins.plugin_checks import REQUIRED, hook_names
@@ -41,13 +43,17 @@ def attribute_table() -> str:
 
 def check_table() -> str:
     """The checks of the contract suite."""
-    from erase_plugins.testing.checks import load_checks
+    from erase_plugins.testing.checks import GUARD_CHECKS, load_checks
 
     general, per_layout = load_checks()
     rows = ["| check | what it demands |", "|---|---|"]
-    for table, mark in ((general, ""), (per_layout, " (per layout)")):
-        rows += [f"| `{name}`{mark} | {(inspect.getdoc(item) or '').splitlines()[0]} |" for name, item in table.items()]
+    for table, mark in ((general, ""), (per_layout, " (per layout)"), (GUARD_CHECKS, " (guards)")):
+        rows += [_row(name, mark, item) for name, item in table.items()]
     return "\n".join(rows)
+
+
+def _row(name: str, mark: str, item: Any) -> str:
+    return f"| `{name}`{mark} | {(inspect.getdoc(item) or '').splitlines()[0]} |"
 
 
 def measuring_table() -> str:
@@ -57,8 +63,25 @@ def measuring_table() -> str:
     rows = ["| check | what it demands |", "|---|---|"]
     for item in CHECKS[ATTACK]:
         mark = "" if item in GENERAL else " (attacks)"
-        rows.append(f"| `{item.__name__}`{mark} | {(inspect.getdoc(item) or '').splitlines()[0]} |")
+        rows.append(_row(item.__name__, mark, item))
     return "\n".join(rows)
+
+
+def item_table() -> str:
+    """The checks of judges, layouts and families."""
+    from erase_plugins.testing import families, judges, layouts
+
+    rows = ["| of a | check | what it demands |", "|---|---|---|"]
+    for what, room in (("judge", judges), ("file format", layouts), ("model family", families)):
+        rows += [f"| {what} {_row(item.__name__, '', item)}" for item in room.CHECKS]
+    return "\n".join(rows)
+
+
+def example(kind: str) -> str:
+    """The file that ``new-plugin`` writes for a kind, under a name of the page's."""
+    from erase_plugins.testing.template import rendered
+
+    return f"```python\n# my_{kind}.py\n{rendered(f'my-{kind}', kind).rstrip()}\n```"
 
 
 BLOCKS = {
@@ -67,6 +90,8 @@ BLOCKS = {
     "attributes": attribute_table,
     "contract": check_table,
     "measuring": measuring_table,
+    "items": item_table,
+    **{f"example {kind}": partial(example, kind) for kind in ("language", "guard", "family", "layout", "judge")},
 }
 
 

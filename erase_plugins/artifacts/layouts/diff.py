@@ -62,6 +62,8 @@ class DiffLayout:
         write_tensors(path, tensors, {**header, **kohya_header(tensors, edit, family, header)})
 
     def sniff(self, keys: Sequence[str], header: Mapping[str, str]) -> bool:
+        if header.get("erase_plugins.layout") == self.id:  # one of low-rank changes alone has no such name in it
+            return True
         return any(key.startswith("lora_") and key.endswith((".diff", ".diff_b")) for key in keys)
 
     def read(self, path: Path, family: FamilyNames) -> Edit:

@@ -11,16 +11,30 @@ Check = Callable[..., None]
 CHECKS: dict[str, Check] = {}
 #: name -> check(case, layout id)
 LAYOUT_CHECKS: dict[str, Check] = {}
+#: name -> check(case) of a method that changes no weights
+GUARD_CHECKS: dict[str, Check] = {}
+#: general checks that such a method keeps as well
+SHARED = (
+    "describes_itself", "options_are_documented", "options_resolve", "plan_is_pure", "plan_survives_json",
+    "bad_options_are_refused", "run_leaves_the_model_alone", "run_writes_no_files", "run_reports_progress",
+    "cancel_leaves_nothing", "saved_files_are_declared", "manifest_round_trip",
+)  # fmt: skip
 #: name of a layout check -> the reader without which a layout gives it nothing to check
 READERS: dict[str, str] = {}
 #: stands for the program that users of the model under test load a file with, see `stock_reader`
 STOCK_READER = "stock"
-_ROOMS = ("describe", "planning", "running", "interrupting", "applying", "files")
+_ROOMS = ("describe", "planning", "running", "interrupting", "applying", "files", "guards")
 
 
 def check(function: Check) -> Check:
     """Adds a check that is run once per method and model."""
     CHECKS[function.__name__] = function
+    return function
+
+
+def guard_check(function: Check) -> Check:
+    """Adds a check that is run once per guard and model."""
+    GUARD_CHECKS[function.__name__] = function
     return function
 
 
