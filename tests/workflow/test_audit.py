@@ -245,7 +245,11 @@ def test_a_missing_figure_is_an_error(which, erase, foreign, attacks, tmp_path, 
 
 
 def test_an_audit_that_goes_on_tells_of_the_figure_that_was_missing_before(
-    erase, foreign, attacks, tmp_path, monkeypatch  # noqa: F811
+    erase,
+    foreign,
+    attacks,
+    tmp_path,
+    monkeypatch,  # noqa: F811
 ):
     suite, (planted, _) = type(get_manager().evaluator("quick", "suite")), attacks
     broken = Attachment("curve.png", lambda place: 1 / 0)
