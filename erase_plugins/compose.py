@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from erase_plugins.artifacts.artifact import Artifact
+from erase_plugins.artifacts.edit import Edit
 from erase_plugins.artifacts.gated import is_gated, without
 from erase_plugins.artifacts.lineage import CHAIN, together
 from erase_plugins.artifacts.lowrank import total
@@ -229,6 +230,17 @@ def _refuse_twice(artifacts: Sequence[Artifact]) -> None:
         alike.append(item)
 
 
+def _refuse_forms(artifacts: Sequence[Artifact], edits: Sequence[Edit]) -> None:
+    """Refuses an artifact beside a file of its own in another layout."""
+    from erase_plugins.runtime.twice import same_change
+
+    for (first, one), (second, other) in combinations(zip(artifacts, edits, strict=True), 2):
+        if same_change(one, other):
+            raise RequestError(
+                f"'{second.name}' is '{first.name}' in another form, and its change would act twice; give it once"
+            )
+
+
 def same_base(artifacts: Sequence[Artifact]) -> None:
     """Refuses artifacts of different bases.
 
@@ -374,6 +386,7 @@ def _summed(
                 "context maps and weight changes can be summed only with the base model; ", Hint("model", before="give")
             )
         edits = [lower_for(edit, target) for edit in edits]
+    _refuse_forms(artifacts, edits)
     edit = total(list(zip(edits, factors, strict=True)))
     proven = next((item.manifest.certificate for item in artifacts if item.manifest.certificate), None)
     first = replace(_of_all(artifacts, action), certificate=proven)  # so that its loss is told
