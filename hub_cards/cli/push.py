@@ -107,6 +107,21 @@ def show(bundle: Any) -> None:
         say(f"    {line}")
 
 
+def rights(done: Any) -> str:
+    """What a dry run says of the right to write, of which it asks as the push itself would; empty if it is there.
+
+    Raises:
+        HubError, NotAllowed: as for the push itself.
+    """
+    from hub_cards.errors import reaching
+    from hub_cards.pushing import may_write
+
+    bundle = done.bundle
+    with reaching("push to", bundle.repo):
+        asked = not bundle.unseen and may_write(bundle, bundle.exists)
+    return "" if asked else "; rights not checked"
+
+
 def say_pushed(done: Any, repo: str, use: str) -> None:
     """What the push did, and a line that uses it.
 
@@ -116,12 +131,7 @@ def say_pushed(done: Any, repo: str, use: str) -> None:
         use: the last line, for people.
     """
     if done.dry_run:
-        from hub_cards.errors import reaching
-        from hub_cards.pushing import may_write
-
-        with reaching("push to", repo):
-            asked = not done.bundle.unseen and may_write(done.bundle, done.bundle.exists)
-        say(f"nothing was changed (dry run{'' if asked else '; rights not checked'})")
+        say(f"nothing was changed (dry run{rights(done)})")
     elif not (done.bundle.changed or done.bundle.removed):
         say(f"everything is there already at {(done.commit or '')[:12]}; no commit was made")
     else:

@@ -14,7 +14,7 @@ import click
 from erase_plugins.cli.alongside import call
 from erase_plugins.cli.command import check_output, declare, dry_run_option, existing, force_option, quiet_client
 from erase_plugins.cli.console import emit, human_bytes, say
-from hub_cards.cli.push import asked, draw, drawing_options, personal_option, requirement_option, show
+from hub_cards.cli.push import asked, draw, drawing_options, personal_option, requirement_option, rights, show
 
 
 @declare("space", example="me/no-pizza --local")
@@ -70,7 +70,8 @@ def command(
     done = push_space(loaded, repo, files, **options) if push else None
     size = human_bytes(sum(len(item) if isinstance(item, bytes) else item.stat().st_size for item in files.values()))
     if dry_run:
-        say(f"would write {len(files)} files, {size}, to {folder}; nothing was changed (dry run)")
+        told = "" if done is None else rights(done)
+        say(f"would write {len(files)} files, {size}, to {folder}; nothing was changed (dry run{told})")
     else:
         write_space(files, folder, force)
         say(f"wrote {folder}: {len(files)} files, {size}")
