@@ -244,13 +244,7 @@ def test_a_missing_figure_is_an_error(which, erase, foreign, attacks, tmp_path, 
     assert {item.name for item in (tmp_path / "a").iterdir()} == {"audit.html", "audit.md", "audit.json"}
 
 
-def test_an_audit_that_goes_on_tells_of_the_figure_that_was_missing_before(
-    erase,
-    foreign,
-    attacks,
-    tmp_path,
-    monkeypatch,  # noqa: F811
-):
+def test_a_resumed_audit_tells_of_the_missing_figure(erase, foreign, attacks, tmp_path, monkeypatch):  # noqa: F811
     suite, (planted, _) = type(get_manager().evaluator("quick", "suite")), attacks
     broken = Attachment("curve.png", lambda place: 1 / 0)
     measured, real = suite.run, Fixed.run
