@@ -105,4 +105,4 @@ def command(
     for text in told(found):
         say(f"  {text}")
     say(f"page: {Path(out) / HTML}")
-    all_written(RECORD, [name for report in (found.report, *found.attacks) for name in report.unwritten])
+    all_written(RECORD, [*found.report.unwritten, *(name for item in found.attacks for name in item.unwritten)])
