@@ -14,7 +14,7 @@ import click
 from erase_plugins.cli.alongside import call
 from erase_plugins.cli.command import check_output, declare, dry_run_option, existing, force_option, quiet_client
 from erase_plugins.cli.console import emit, human_bytes, say
-from hub_cards.cli.push import asked, draw, drawing_options, personal_option, requirement_option, rights, show
+from hub_cards.cli.push import asked, draw, drawing_options, personal_option, requirement_option, show
 
 
 @declare("space", example="me/no-pizza --local")
@@ -46,7 +46,7 @@ def command(
     from erase_plugins.workflow.pairs import read_gallery
     from hub_cards.bundle import Bundle
     from hub_cards.errors import check_repo
-    from hub_cards.pushing import ready
+    from hub_cards.pushing import ready, unchecked
     from hub_cards.references import SCHEME
     from hub_cards.space import APP, push_space, space_files, write_space
 
@@ -70,7 +70,7 @@ def command(
     done = push_space(loaded, repo, files, **options) if push else None
     size = human_bytes(sum(len(item) if isinstance(item, bytes) else item.stat().st_size for item in files.values()))
     if dry_run:
-        told = "" if done is None else rights(done)
+        told = "" if done is None else unchecked(done.bundle)
         say(f"would write {len(files)} files, {size}, to {folder}; nothing was changed (dry run{told})")
     else:
         write_space(files, folder, force)
