@@ -15,7 +15,9 @@ from itertools import combinations
 from types import SimpleNamespace
 from typing import Any
 
+from erase_plugins.artifacts.absent import absent
 from erase_plugins.artifacts.artifact import Artifact
+from erase_plugins.artifacts.edit import Edit
 from erase_plugins.artifacts.gated import is_gated, without
 from erase_plugins.artifacts.lineage import CHAIN, together
 from erase_plugins.artifacts.lowrank import total
@@ -25,7 +27,7 @@ from erase_plugins.artifacts.policy import policies
 from erase_plugins.artifacts.solved import DENOISER, statistics_of
 from erase_plugins.artifacts.statistics import Member, Statistics
 from erase_plugins.artifacts.store import lower_for
-from erase_plugins.errors import ArtifactError, BaseMismatch, RequestError, UnknownName
+from erase_plugins.errors import ArtifactError, BaseMismatch, PluginAbsent, RequestError, UnknownName
 from erase_plugins.given import checked
 from erase_plugins.hints import Hint, stored
 from erase_plugins.manager import get_manager
@@ -83,7 +85,7 @@ def merge(
         try:
             return joint(loaded)
         except ArtifactError as error:
-            if mode == "joint":
+            if mode == "joint" or isinstance(error, PluginAbsent):
                 raise
             note = f"summed, not solved jointly: {stored(error)}"
             return _summed(loaded, factors, target, note)
@@ -117,6 +119,7 @@ def add(
     from erase_plugins.workflow.run import make_plan, run_plan
 
     first, target = load_artifact(artifact), as_target(target)
+    _method(first.manifest.method["id"], first.manifest)
     gated = is_gated(first.edit)
     if not gated:
         statistics_of(first.edit, first.name)
@@ -229,6 +232,17 @@ def _refuse_twice(artifacts: Sequence[Artifact]) -> None:
         alike.append(item)
 
 
+def _refuse_forms(artifacts: Sequence[Artifact], edits: Sequence[Edit]) -> None:
+    """Refuses an artifact beside a file of its own in another layout."""
+    from erase_plugins.runtime.twice import same_change
+
+    for (first, one), (second, other) in combinations(zip(artifacts, edits, strict=True), 2):
+        if same_change(one, other):
+            raise RequestError(
+                f"'{second.name}' is '{first.name}' in another form, and its change would act twice; give it once"
+            )
+
+
 def same_base(artifacts: Sequence[Artifact]) -> None:
     """Refuses artifacts of different bases.
 
@@ -269,7 +283,10 @@ def joint(
         from erase_plugins.engine.collect import refresh
 
         recipes = [_recipe(item) if encode else None for item in artifacts]
-        parts = [_renewed(refresh(part, target, recipe), target) for part, recipe in zip(parts, recipes, strict=True)]
+        parts = [
+            _renewed(refresh(part, target, recipe), target, item.manifest)
+            for part, recipe, item in zip(parts, recipes, artifacts, strict=True)
+        ]
     factors = [1.0] * len(parts) if strengths is None else strengths
     parts = [part.at(float(factor)) for part, factor in zip(parts, factors, strict=True)]
     statistics = parts[0].joined(parts[1:])
@@ -325,15 +342,27 @@ def _names(text: str, concepts: Sequence[str]) -> bool:
     return any(re.search(whole_words(name), text) for name in concepts if name.strip())
 
 
-def _renewed(statistics: Statistics, target: Any) -> Statistics:
+def _method(name: Any, manifest: Manifest) -> Any:
+    """The method that an artifact needs to be solved again.
+
+    Raises:
+        PluginAbsent: nobody here has it; names the package.
+    """
+    try:
+        return get_manager().method(str(name))
+    except UnknownName as error:
+        raise absent(manifest.name, "method", str(name), manifest) from error
+
+
+def _renewed(statistics: Statistics, target: Any, manifest: Manifest) -> Statistics:
     """What a method keeps of the model's weights, read off ``target``; `renew` is optional."""
-    renew = getattr(get_manager().method(str(statistics.solver["method"])), "renew", None)
+    renew = getattr(_method(statistics.solver["method"], manifest), "renew", None)
     found: Statistics = statistics if renew is None else renew(statistics, target)
     return found
 
 
 def _recipe(artifact: Artifact) -> Any:
-    method = get_manager().method(str(artifact.manifest.method["id"]))
+    method = _method(artifact.manifest.method["id"], artifact.manifest)
     return method.Options(**artifact.manifest.options).recipe()
 
 
@@ -344,8 +373,7 @@ def _solved(
     preserve: tuple[str, ...],
     entry: dict[str, Any],
 ) -> Artifact:
-    method = get_manager().method(str(statistics.solver["method"]))
-    edit = method.solve(statistics, _family(manifest.family))
+    edit = _method(statistics.solver["method"], manifest).solve(statistics, _family(manifest.family))
     return Artifact(
         manifest.changed(
             name=merged_name(concepts), concepts=concepts, preserve=preserve, kinds=tuple(sorted(edit.kinds)),
@@ -374,6 +402,7 @@ def _summed(
                 "context maps and weight changes can be summed only with the base model; ", Hint("model", before="give")
             )
         edits = [lower_for(edit, target) for edit in edits]
+    _refuse_forms(artifacts, edits)
     edit = total(list(zip(edits, factors, strict=True)))
     proven = next((item.manifest.certificate for item in artifacts if item.manifest.certificate), None)
     first = replace(_of_all(artifacts, action), certificate=proven)  # so that its loss is told

@@ -36,7 +36,7 @@ class UnknownName(RequestError, LookupError):
     _most = 30
 
     def __init__(self, what: str, name: str, known: Iterable[str], left_out: Iterable[str] = ()) -> None:
-        self.what, self.name, self.known = what, name, tuple(sorted(known))
+        self.what, self.name, self.known, self.left_out = what, name, tuple(sorted(known)), tuple(left_out)
         close = get_close_matches(name.lower(), self.known, n=1)
         hint = f"; did you mean '{close[0]}'?" if close else "."
         shown, more = self.known, ""
@@ -44,7 +44,7 @@ class UnknownName(RequestError, LookupError):
             shown = tuple(get_close_matches(name, shown, n=self._most, cutoff=0.0))
             more = f" and {len(self.known) - len(shown)} more"
         said = f"no {what} named '{name}'{hint} Known: {', '.join(shown) or 'none'}{more}"
-        lost = ", ".join(left_out)  # plugins that might have had it
+        lost = ", ".join(self.left_out)  # plugins that might have had it
         super().__init__(*((f"{said}; left out: {lost}, ", LIST_PLUGINS, " says why") if lost else (said,)))
 
 

@@ -61,8 +61,8 @@ class EvalReport(Record):
     """Result of an evaluation suite. Rates are shares in 0..1; ``rows`` hold one metric for one subject each.
 
     A suite fills ``attachments``; whoever runs it writes them and notes them in ``files`` (key to file name) and
-    ``attached`` (file name to title and SHA-256); what could not be written stays in ``attachments``. ``weights`` tells
-    what was measured (`artifacts.lineage.marks`).
+    ``attached`` (file name to title and SHA-256), and names what could not be written in ``unwritten``. ``weights``
+    tells what was measured (`artifacts.lineage.marks`).
     """
 
     suite: str
@@ -82,6 +82,7 @@ class EvalReport(Record):
     attached: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     attachments: tuple[Attachment, ...] = field(default=(), repr=False, compare=False, metadata={"stored": False})
     weights: tuple[str, ...] = field(default=(), metadata={"sparse": True})
+    unwritten: tuple[str, ...] = field(default=(), metadata={"sparse": True})
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -113,7 +114,7 @@ class AttackReport(Record):
         rows: everything that was measured on the way: what is erased, and beside it what is kept.
         found: the input (prompt, setting ...) with which it came back, JSON-ready; also written as a file.
         queries, passes: answers of the model that were looked at, and passes through its largest network for them.
-        files, attached, attachments, weights: as for `EvalReport`.
+        files, attached, attachments, weights, unwritten: as for `EvalReport`.
     """
 
     attack: str
@@ -138,6 +139,7 @@ class AttackReport(Record):
     attached: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     attachments: tuple[Attachment, ...] = field(default=(), repr=False, compare=False, metadata={"stored": False})
     weights: tuple[str, ...] = field(default=(), metadata={"sparse": True})
+    unwritten: tuple[str, ...] = field(default=(), metadata={"sparse": True})
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -230,6 +230,16 @@ def may_write(bundle: Bundle, exists: bool) -> bool:
     return True
 
 
+def unchecked(bundle: Bundle) -> str:
+    """What a dry run says of the right to write, of which it asks as the push itself would; empty if it is there.
+
+    Raises:
+        HubError, NotAllowed: as for `push`.
+    """
+    with reaching("push to", bundle.repo):
+        return "" if not bundle.unseen and may_write(bundle, bundle.exists) else "; rights not checked"
+
+
 def put(repo: str, title: str, private: bool = False) -> str:
     """Puts a repository on one of its owner's collections on the Hub, made if there is none of that title.
 

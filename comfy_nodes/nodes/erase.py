@@ -191,8 +191,9 @@ def method_problem(entry: str) -> str | None:
 
     try:
         return needs.problem(get_manager().method(id_of(entry)))
-    except UnknownName:  # names only what this node can run
-        return sentence_of(UnknownName("method", id_of(entry), [found.item.id for found in drawing_methods()]))
+    except UnknownName as error:  # names only what this node can run
+        known = [found.item.id for found in drawing_methods()]
+        return sentence_of(UnknownName("method", id_of(entry), known, error.left_out))
     except EraseError as error:
         return sentence_of(error)
 

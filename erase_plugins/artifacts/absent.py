@@ -1,9 +1,10 @@
-"""What is read of an artifact whose layout or family comes from a package that is gone, and what is said without it."""
+"""What is read of an artifact whose layout, family or method is of a package that is gone, and what is said of it."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,12 +46,13 @@ def family_of(manifest: Manifest, name: str, known: Known) -> Any:
 
 
 def absent(name: str, what: str, wanted: str, manifest: Manifest) -> PluginAbsent:
-    """The error about an artifact (``name``) whose layout or family (``what``) nobody here has."""
+    """The error about an artifact (``name``) whose layout, family or method (``what``) nobody here has."""
     packages = {package: version for package, version in manifest.versions.items() if package not in LIBRARIES}
     method = manifest.method
-    if what == "family" and not packages and method.get("package") not in (None, *LIBRARIES):
-        # written before packages were noted: who has a method of his own for a family of his own has both in one
-        packages = {str(method["package"]): str(method.get("version", ""))}
+    own = {str(method["package"]): str(method.get("version", ""))} if method.get("package") else {}
+    if what == "method" or (what == "family" and not packages and own.keys().isdisjoint(LIBRARIES)):
+        # for a family: written before packages were noted; who has a method of his own for one has both in one package
+        packages = own
     here = [package for package in packages if _installed(package)]
     gone = [f"{package} {version}".strip() for package, version in packages.items() if package not in here]
     start = f"'{name}' has the {what} {wanted[:40]}, which no plugin here brings; "
@@ -62,6 +64,11 @@ def absent(name: str, what: str, wanted: str, manifest: Manifest) -> PluginAbsen
         return PluginAbsent(f"{start}it was written with {named}, which is installed but not in use: ", LIST_PLUGINS,
                             " says why")  # fmt: skip
     return PluginAbsent(f"{start}install the package that does{other}")
+
+
+def methods_of(method: Mapping[str, Any]) -> tuple[str, ...]:
+    """Ids of the registered methods that a manifest's ``method`` names; none for what another program made."""
+    return () if "source" in method else tuple(str(method.get("id", "")).split("+"))
 
 
 def _installed(package: str) -> bool:

@@ -123,7 +123,7 @@ def command(
         say(f"  {text}")
     for key, file in report.files.items():
         say(f"{key}: {folder / file}")
-    all_written(report.files["report"], [item.name for item in report.attachments])
+    all_written(report.files["report"], report.unwritten)
 
 
 def _is_attack(word: str) -> bool:

@@ -105,5 +105,4 @@ def command(
     for text in told(found):
         say(f"  {text}")
     say(f"page: {Path(out) / HTML}")
-    left_out = [*found.report.attachments, *(item for attack in found.attacks for item in attack.attachments)]
-    all_written(RECORD, [item.name for item in left_out])
+    all_written(RECORD, [*found.report.unwritten, *(name for item in found.attacks for name in item.unwritten)])

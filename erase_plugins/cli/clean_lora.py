@@ -43,8 +43,8 @@ def command(
 ) -> None:  # fmt: skip
     """Take a concept out of a LoRA, without data. Layers that read no text stay; what they carry is measured.
 
-    Of a folder of LoRA files all are cleaned, into files of the same names in --out. What is there already is left
-    alone, so the same command goes on after an interruption and tries again what failed.
+    Of a folder of LoRAs (files, or folders of peft adapters) all are cleaned, into the same names in --out. What is
+    there already is left alone, so the same command goes on after an interruption and tries again what failed.
     """
     if concept is None:
         raise RequestError("nothing to take out was named; add --erase TEXT")

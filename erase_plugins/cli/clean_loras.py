@@ -1,4 +1,4 @@
-"""``erase-plugins clean-lora FOLDER``: every LoRA of a folder, on one loaded base; one that fails holds up no other."""
+"""``erase-plugins clean-lora FOLDER``: every LoRA in it, on one base that is measured once; none holds up another."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def clean_each(
         EraseError: names the first file that failed.
     """
     from erase_plugins.artifacts.locks import locked
+    from erase_plugins.workflow.cleaning import BareBase, place_in
     from erase_plugins.workflow.models import find_model
 
     if out.is_file() or out.suffix.lower() == ".safetensors":
@@ -33,16 +34,17 @@ def clean_each(
     if out.resolve() == files[0].parent.resolve():
         raise RequestError("the LoRAs lie there, and nothing is replaced; choose ", ANOTHER_OUT)
     found = find_model(base, revision)
-    todo = [file for file in files if not (out / file.name).exists()]
+    todo = [file for file in files if not place_in(out, file).exists()]
     if not dry_run and todo:
         out.mkdir(parents=True, exist_ok=True)
         until_the_end(locked(out / "clean-lora"))
     target = found if dry_run or not todo else load_target(found, dtype=dtype, device=device)
     rows = []
+    asked = {**asked, "bare": BareBase()}
     with progress() as bar:
         for done, file in enumerate(files, 1):
             if file in todo:
-                rows.append(_row(file, None if dry_run else out / file.name, concept, target, asked, dry_run))
+                rows.append(_row(file, None if dry_run else place_in(out, file), concept, target, asked, dry_run))
             else:
                 rows.append({"source": file.name, "status": EARLIER})
             bar.update(file.name, done, len(files))
@@ -65,7 +67,7 @@ def _row(
         made = clean_lora(file, concept, base, out=place, dry_run=dry_run, **asked)
     except Exception as error:  # somebody's file may break what it likes
         return {"source": file.name, "status": FAILED, "problem": describe(error)[2]}
-    return {"status": CLEANED, **made.to_dict()}
+    return {"status": CLEANED, **made.to_dict(), "source": file.name}
 
 
 def _shown(row: Mapping[str, Any]) -> tuple[str, ...]:

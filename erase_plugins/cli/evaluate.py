@@ -113,7 +113,7 @@ def command(
         say(f"  {text}")
     for name, file in report.files.items():
         say(f"{name}: {folder / file}")
-    all_written(report.files["report"], [item.name for item in report.attachments])
+    all_written(report.files["report"], report.unwritten)
 
 
 #: options of this command that say something about a model, by the name of their parameter
@@ -146,7 +146,7 @@ def _alone(suite: Any, options: dict[str, Any], out: Path, seed: int, device: st
         say(f"  {text}")
     for name, file in report.files.items():
         say(f"{name}: {out / file}")
-    all_written(report.files["report"], [item.name for item in report.attachments])
+    all_written(report.files["report"], report.unwritten)
 
 
 def tells_quality(report: Any, artifact: Any) -> bool:

@@ -62,6 +62,8 @@ def look(place: Path, target: Any = None) -> dict[str, Any]:
         if is_eraser_folder(place):
             return eraser_facts(place)
     facts = _folder_facts(place) if place.is_dir() else _file_facts(place)
+    if facts.get("manifest") and (told := _without_method(place, facts["manifest"])):
+        facts["method_absent"] = told
     if target is not None and facts.get("manifest"):
         facts["fits"], facts["fit"] = _fit(place, target)
     return facts
@@ -120,6 +122,30 @@ def _file_facts(place: Path) -> dict[str, Any]:
     return facts
 
 
+def _without_method(place: Path, data: dict[str, Any]) -> str:
+    """What can be done without the method of an artifact, where no plugin here brings it; empty if one does."""
+    from erase_plugins.artifacts.absent import absent, family_of, methods_of, readable
+    from erase_plugins.artifacts.manifest import Manifest
+    from erase_plugins.errors import PluginAbsent
+    from erase_plugins.manager import get_manager
+
+    here = {entry.item.id for entry in get_manager().methods()}
+    gone = [name for name in methods_of(data["method"]) if name not in here]
+    if not gone:
+        return ""
+    manifest, known = Manifest.from_dict(data), get_manager().known()
+    told = in_terminal(absent(place.name, "method", " and ".join(gone), manifest))
+    try:
+        family_of(manifest, place.name, known)
+        if place.is_dir():
+            readable(manifest, place, known)
+    except PluginAbsent as error:
+        return f"{told}; {in_terminal(error)}"
+    return (
+        f"{told}; without, it can be applied, converted and measured, but not made again or solved anew (add, revoke)"
+    )
+
+
 def _fit(place: Path, target: Any) -> tuple[str, str]:
     from erase_plugins.errors import BaseMismatch
     from erase_plugins.runtime.guard import check_base
@@ -167,11 +193,12 @@ def _show(facts: dict[str, Any]) -> None:
     for item in manifest.get("files", ()):
         there = "not here" if item["name"] in facts.get("absent", ()) else human_bytes(item["bytes"])
         say_fact(f"file: {item['name']} ({item['layout']}, {there})")
-    for text in (*manifest.get("warnings", ()), *manifest.get("notes", ())):
+    gone = facts.get("method_absent", "")
+    for text in (*([gone] if gone else ()), *manifest.get("warnings", ()), *manifest.get("notes", ())):
         say_fact(f"note: {text}")
     if facts.get("again"):
         say(f"  again: {facts['again']}")  # in one piece, to be copied
-    if facts.get("statistics"):
+    if facts.get("statistics") and not gone:
         say_fact("add, revoke and joint merge are possible (holds its statistics)")
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from erase_plugins.cli.console import percent
+from erase_plugins.judge_world import world_of
 
 #: pictures in all, shared by the concepts; about a second on the embedded model
 PICTURES = 8
@@ -62,7 +63,7 @@ def find_judge(info: Any) -> Any:
 def known_label(judge: Any, text: str) -> str | None:
     """The judge's label for a concept given by name or synonym; None if it is not of its world."""
     wanted = text.strip().lower()
-    for item in judge.world().concepts:
+    for item in world_of(judge).concepts:
         if wanted == item.name.lower() or wanted in (word.lower() for word in item.synonyms):
             return item.name
     return None

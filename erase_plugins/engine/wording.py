@@ -15,6 +15,7 @@ from typing import Any
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.base import Target
 from erase_plugins.families.capabilities import TEXT
+from erase_plugins.judge_world import world_of
 from erase_plugins.types import EraseRequest
 
 #: a word in so many pieces is likely to be rare
@@ -110,7 +111,7 @@ def _world(target: Target, judges: Iterable[Any]) -> tuple[str, ...] | None:
     """Everything that the model draws, by all its names; None if nobody knows that."""
     for judge in judges:
         if getattr(judge, "complete", False) and judge.accepts(target.info):
-            return tuple(dict.fromkeys(name.lower() for name in _names(judge.world())))
+            return tuple(dict.fromkeys(name.lower() for name in _names(world_of(judge))))
     return None
 
 

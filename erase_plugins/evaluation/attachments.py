@@ -40,12 +40,12 @@ def write_report(report: Report, out: Path, record: str, expected: Collection[st
         force: whether files of an earlier evaluation may be replaced.
 
     Returns:
-        The report with ``files``, ``attached`` and warnings; of its attachments those that could not be written are
-        left, but for what needs a package that is not installed.
+        The report with ``files``, ``attached`` and warnings, without attachments; ``unwritten`` names those that could
+        not be written, but for what needs a package that is not installed.
     """
     out.mkdir(parents=True, exist_ok=True)
     files, attached, warnings = {"report": record}, {}, list(report.warnings)
-    left: list[Attachment] = []
+    left = list(report.unwritten)
     taken = {record}
     for item in report.attachments:
         try:
@@ -56,17 +56,17 @@ def write_report(report: Report, out: Path, record: str, expected: Collection[st
             attached[item.name] = {"title": item.title, "sha256": _write(item, out / item.name)}
         except EraseError as error:
             warnings.append(f"{item.name} was not written: {stored(error)}")
-            left += [] if isinstance(error, MissingExtra) else [item]
+            left += [] if isinstance(error, MissingExtra) else [item.name]
             continue
         except Exception as error:  # a stranger's drawing may raise anything
             warnings.append(f"{item.name} was not written: {first_line(error)}")
-            left.append(item)
+            left.append(item.name)
             continue
         taken.add(item.name)
         stem = item.name.partition(".")[0]
         files[item.name if stem in files else stem] = item.name
     report = dataclasses.replace(
-        report, files=files, attached=attached, warnings=tuple(warnings), attachments=tuple(left)
+        report, files=files, attached=attached, warnings=tuple(warnings), attachments=(), unwritten=tuple(left)
     )
     with atomic_file(out / record) as work:
         work.write_text(json.dumps(report.to_dict(), indent=2, sort_keys=True), encoding="utf-8")

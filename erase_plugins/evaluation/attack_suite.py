@@ -85,7 +85,11 @@ class AttackSuite:
             suite=self.id, model=subject.model, rows=rows, artifacts=tuple(item.name for item in subject.artifacts),
             erased=tuple(subject.erased), strength=subject.strength, judge=subject.judge.id,
             judge_hash=subject.judge.fingerprint, seeds=(subject.seed,),
-            warnings=tuple(f"{name}: not run: {reason}" for name, reason in not_run.items()),
+            warnings=(
+                *(f"{name}: not run: {reason}" for name, reason in not_run.items()),
+                *(f"{report.attack}: {text}" for report in done for text in _missing(report)),
+            ),
+            unwritten=tuple(name for report in done for name in report.unwritten),
             details={"budget": ctx.options["budget"], "not_run": not_run, "table": text},
             attachments=(
                 Attachment(TABLE, lambda path: path.write_text(text + "\n", encoding="utf-8"), "attacks in one table"),
@@ -216,6 +220,11 @@ def _copies(report: AttackReport, folder: Path) -> list[Attachment]:
         Attachment(name, partial(shutil.copyfile, folder / name), str(report.attached.get(name, {}).get("title", "")))
         for name in report.files.values()
     ]
+
+
+def _missing(report: AttackReport) -> list[str]:
+    """The warnings of an attack about files that could not be written."""
+    return [text for text in report.warnings if text.startswith(tuple(f"{name} was" for name in report.unwritten))]
 
 
 def _chart(rows: tuple[EvalRow, ...], title: str, path: Path) -> object:

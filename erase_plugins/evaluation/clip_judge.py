@@ -57,15 +57,6 @@ class Things:
     styles: tuple[str, ...] = _STYLES
     backgrounds: tuple[str, ...] = _BACKGROUNDS
 
-    @property
-    def style_synonyms(self) -> dict[str, tuple[str, ...]]:
-        """No other words for styles."""
-        return dict.fromkeys(self.styles, ())
-
-    def concept(self, name: str) -> Thing:
-        """The thing with this name."""
-        return next(item for item in self.concepts if item.name == name)
-
 
 class ClipJudge:
     """The entry in the registry; `opened` makes the judge."""

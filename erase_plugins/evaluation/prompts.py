@@ -11,6 +11,7 @@ from typing import Any
 
 from erase_plugins.errors import Unsupported
 from erase_plugins.hints import Hint
+from erase_plugins.judge_world import concept_of, synonyms_of, world_of
 from erase_plugins.plain_text import an
 
 SETS = ("target", "synonym", "neighbour", "kept")
@@ -73,7 +74,7 @@ def quick_prompts(judge: Any, erased: Sequence[str], images: int, seed: int) -> 
     Raises:
         Unsupported: the judge does not know a concept, or they are of different kinds.
     """
-    builder = _Builder(judge.world(), list(erased), common_axis(judge, erased), random.Random(seed))
+    builder = _Builder(world_of(judge), list(erased), common_axis(judge, erased), random.Random(seed))
     makers = {
         "target": builder.target, "synonym": builder.synonyms, "neighbour": builder.neighbours, "kept": builder.kept
     }  # fmt: skip
@@ -95,7 +96,7 @@ def worded_prompts(judge: Any, erased: Sequence[str], cells: Sequence[tuple[str,
         Unsupported: as `quick_prompts`.
     """
     axis = common_axis(judge, erased)
-    builder = _Builder(judge.world(), list(erased), axis, random.Random(seed))
+    builder = _Builder(world_of(judge), list(erased), axis, random.Random(seed))
     return [
         builder.prompt(index, word, label, seed * 100_003 + len(SETS) * 10_007 + index)
         for index, (word, label) in enumerate(cells)
@@ -119,47 +120,38 @@ class _Builder:
         return [(text, text) for text in self.erased]
 
     def synonyms(self) -> list[tuple[str, str]]:
-        if self.axis == "style":
-            return [(word, text) for text in self.erased for word in self.world.style_synonyms[text]]
-        return [(word, text) for text in self.erased for word in self.world.concept(text).synonyms]
+        return [(word, text) for text in self.erased for word in synonyms_of(self.world, self.axis, text)]
 
     def neighbours(self) -> list[tuple[str, str]]:
         if self.axis == "style":
             return [(text, text) for text in self.world.styles if text not in self.erased]
-        groups = {self.world.concept(text).group for text in self.erased}
+        groups = {concept_of(self.world, text).group for text in self.erased}
         cells = [(item.name, item.name) for item in self.world.concepts if item.group in groups]
         return self._shuffled([cell for cell in cells if cell[0] not in self.erased])
 
     def kept(self) -> list[tuple[str, str]]:
         if self.axis == "style":
             return self._shuffled([(name, name) for name in self.names])
-        groups = {self.world.concept(text).group for text in self.erased}
+        groups = {concept_of(self.world, text).group for text in self.erased}
         cells = [(item.name, item.name) for item in self.world.concepts if item.group not in groups]
         return self._shuffled(cells or [(name, name) for name in self.names if name not in self.erased])
 
     def prompt(self, index: int, word: str, label: str, seed: int) -> Prompt:
         """Four phrasings in turn: bare, with background, with style, with both; what the world lacks is left out."""
-        style = _in_turn([item for item in self.world.styles if item not in self.erased], index)
-        background = _in_turn(self.world.backgrounds, index)
-        with_background = bool(background) and index % 2 == 1
-        behind = f" on a {background} background" if with_background else ""
+        styles = [item for item in self.world.styles if item not in self.erased]
+        seen = {"background": item} if index % 2 and (item := _turn(self.world.backgrounds, index)) else {}
+        behind = f" on a {seen['background']} background" if seen else ""
         if self.axis == "style" and label in self.world.styles:
-            subject = _in_turn(self.names, index * 7)
-            shown = {"concept": subject} if subject else {}
-            expected = {"style": label, **shown} | ({"background": background} if with_background else {})
-            return Prompt(f"a {word} {subject or 'picture'}{behind}", seed, expected, "style")
-        with_style = bool(style) and index % 4 >= 2
-        text = f"a {style + ' ' if with_style else ''}{word}{behind}"
-        expected = {"concept": label}
-        if with_style:
-            expected["style"] = style
-        if with_background:
-            expected["background"] = background
-        return Prompt(text, seed, expected, "concept")
+            subject = {"concept": item} if (item := _turn(self.names, index * 7)) else {}
+            text = f"a {word} {subject.get('concept', 'picture')}{behind}"
+            return Prompt(text, seed, {"style": label} | subject | seen, "style")
+        styled = {"style": item} if index % 4 >= 2 and (item := _turn(styles, index)) else {}
+        text = f"a {styled['style'] + ' ' if styled else ''}{word}{behind}"
+        return Prompt(text, seed, {"concept": label} | styled | seen, "concept")
 
 
-def _in_turn(names: Sequence[str], index: int) -> str:
-    """One of several names by number, "" where there is none."""
+def _turn(names: Sequence[str], index: int) -> str:
+    """One name after the other; empty for a world that has none of this kind."""
     return names[index % len(names)] if names else ""
 
 

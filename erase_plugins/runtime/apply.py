@@ -315,7 +315,7 @@ def attach_edit(pipe: Any, target: HostedModel, artifact: Artifact, strength: fl
 def _refuse_twice(handle: Applied, name: str, module: nn.Module) -> None:
     ledger = getattr(module, LEDGER, None)
     if ledger is not None:
-        refuse_twice(handle.artifact, [ledger])
+        refuse_twice(handle.artifact, handle.weights, [ledger])
         ledger.check(f"'{handle.artifact.name}' cannot be applied above another edit")
     if getattr(module, "peft_config", None):
         refuse_twin(handle.artifact.name, handle.weights, name, module)

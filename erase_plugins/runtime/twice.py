@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -9,15 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from erase_plugins.artifacts.artifact import Artifact
-from erase_plugins.artifacts.edit import Edit
-from erase_plugins.artifacts.gated import plain_lora
+from erase_plugins.artifacts.edit import AddOn, Dense, Edit, LowRank, Sparse
+from erase_plugins.artifacts.gated import is_gated, plain_lora
 from erase_plugins.artifacts.names import canonical
 from erase_plugins.artifacts.overlap import in_both
 from erase_plugins.errors import AlreadyApplied
+from erase_plugins.record import plain
 from erase_plugins.runtime.patcher import checksum
 
 #: cosine from which a LoRA is the same change; files of it are rounded to 16 bits, others are not even near
 _SAME = 0.999
+#: the same of two artifacts; the same concept erased in two ways comes nearer to each other than strangers' files do
+_EQUAL = 0.9999
 
 
 def same_edit(first: Edit, second: Edit) -> bool:
@@ -47,15 +51,66 @@ def mark(edit: Edit) -> tuple[Any, ...]:
 
 def _same_delta(first: Any, second: Any) -> bool:
     a, b = first.tensors(), second.tensors()
-    return first.kind == second.kind and a.keys() == b.keys() and all(_equal(a[name], b[name]) for name in a)
+    alike = first.kind == second.kind and a.keys() == b.keys() and all(_equal(a[name], b[name]) for name in a)
+    return alike and (not isinstance(first, AddOn) or _settings(first) == _settings(second))
+
+
+def _settings(addon: AddOn) -> Any:
+    """What a module does with its tensors, at whatever strength; a file has lists where a method wrote tuples."""
+    return addon.type, plain({name: value for name, value in addon.config.items() if name != "strength"})
 
 
 def _equal(first: Tensor, second: Tensor) -> bool:
     return first.shape == second.shape and first.dtype == second.dtype and torch.equal(first, second.to(first.device))
 
 
-def refuse_twice(artifact: Artifact, found: list[Any]) -> None:
+def same_change(first: Edit, second: Edit) -> bool:
+    """Whether two edits change the same weights in the same way, at whatever strength: an artifact and a LoRA of it.
+
+    Args:
+        first, second: as changes of weights (`artifacts.store.lower_for`); what is none is equal to nothing. Of two
+            gated ones, equal memories may stand behind other gates (see `artifacts.overlap`).
+    """
+    if is_gated(first) and is_gated(second):
+        return False
+    mine, theirs = (_changes(edit) for edit in (first, second))
+    if not mine or mine.keys() != theirs.keys():
+        return False
+    return all(_cosine(delta, theirs[place]) > _EQUAL for place, delta in mine.items())
+
+
+def _changes(edit: Edit) -> dict[tuple[str, str], Any]:
+    found = {(component, key): delta for component, key, delta in plain_lora(edit).items()}
+    return found if all(isinstance(delta, LowRank | Dense | Sparse) for delta in found.values()) else {}
+
+
+@torch.no_grad()
+def _cosine(first: Any, second: Any) -> float:
+    """1 for the same direction; 0 where one of them is nothing, or they have no common shape."""
+    if not all(isinstance(delta, LowRank) for delta in (first, second)):
+        first, second = (Dense(delta.dense()) for delta in (first, second))
+    try:
+        size = math.sqrt(max(_inner(first, first) * _inner(second, second), 0.0))
+        return _inner(first, second) / size if size else 0.0
+    except RuntimeError:  # of different shapes
+        return 0.0
+
+
+def _inner(first: Any, second: Any) -> float:
+    """Inner product of two changes; of factors without writing them out, so that many pairs cost little."""
+    if isinstance(first, Dense):
+        return float(first.dW.cpu().double().flatten() @ second.dW.cpu().double().flatten())
+    (a, b), (c, d) = ((part.cpu().double().flatten(1) for part in (item.A, item.B)) for item in (first, second))
+    return float(((b.T @ d) * (a @ c.T)).sum())
+
+
+def refuse_twice(artifact: Artifact, weights: Edit, found: list[Any]) -> None:
     """Refuses an edit that is in force already, as it is or as part of another, and one that another is part of.
+
+    Args:
+        artifact: what is to be applied.
+        weights: its edit as changes of weights.
+        found: ledgers of the components that it changes.
 
     Raises:
         AlreadyApplied: says how to change its strength, or what to take off first.
@@ -78,6 +133,12 @@ def refuse_twice(artifact: Artifact, found: list[Any]) -> None:
                 raise AlreadyApplied(
                     f"'{name}' holds {both[0]}{more}, as does '{handle.artifact.name}', which is applied already at "
                     f"strength {handle.strength:g}; it would act twice: take that off first "
+                    "(erase_plugins.applied(pipe) finds its handle)"
+                )
+            if same_change(handle.weights, weights):
+                raise AlreadyApplied(
+                    f"'{name}' is '{handle.artifact.name}' in another form, which is applied already at strength "
+                    f"{handle.strength:g}; it would act twice: set the strength of that instead "
                     "(erase_plugins.applied(pipe) finds its handle)"
                 )
 
@@ -117,9 +178,7 @@ def twins(weights: Edit, component: str, module: nn.Module) -> Iterator[str]:
 
 @torch.no_grad()
 def _parallel(layer: Any, adapter: str, delta: Any) -> bool:
-    change, mine = (part.cpu().double().flatten() for part in (layer.get_delta_weight(adapter), delta.dense()))
-    size = float(change.norm() * mine.norm())
-    return change.shape == mine.shape and size > 0 and float(change @ mine) / size > _SAME
+    return _cosine(Dense(layer.get_delta_weight(adapter)), delta) > _SAME
 
 
 def refuse_twin_adapters(owner: Any, found: list[Any], inner: Callable[[], Any]) -> Any:

@@ -131,8 +131,9 @@ def every_model_is_answered(case: Judged) -> None:
 def world_is_of_its_labels(case: Judged) -> None:
     """What the world names stands on an axis, and prompts can be built for each of it."""
     from erase_plugins.evaluation.prompts import quick_prompts
+    from erase_plugins.judge_world import world_of
 
-    world, axes = case.judge.world(), case.judge.axes
+    world, axes = world_of(case.judge), case.judge.axes
     named = [item.name for item in world.concepts] + list(world.styles)
     assert named, "the world has neither concepts nor styles, so that nothing can be asked for"
     strange = [name for name in named if name not in (*axes.get("concept", ()), *axes.get("style", ()))]

@@ -6,7 +6,7 @@ import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +72,13 @@ class CleanedLora:
         return {"schema": 1, **asdict(self), "path": None if self.path is None else str(self.path)}
 
 
+@dataclass(frozen=True)
+class BareBase:
+    """What a base does without any LoRA, by what it was asked: measured for the first LoRA, and known to the next."""
+
+    found: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+
+
 @checked
 def clean_lora(
     lora: str | Path,
@@ -86,6 +93,7 @@ def clean_lora(
     images: int = 16,
     seed: int = 0,
     dry_run: bool = False,
+    bare: BareBase | None = None,
     **load: Any,
 ) -> CleanedLora:
     """Takes a concept out of a LoRA, in closed form or with some training, without data; nothing is ever overwritten.
@@ -104,6 +112,7 @@ def clean_lora(
         images: pictures per measurement, where a judge knows the concept; 0 draws none.
         seed: of prompts and noise.
         dry_run: only look at names and shapes; loads no weights of the base.
+        bare: keeps what the base does without any LoRA for the next call on the same base.
         load: revision, dtype, device of a base that is given by name.
 
     Raises:
@@ -138,7 +147,7 @@ def clean_lora(
     with _place(place, file) as work:
         target = as_target(found, **load) if isinstance(found, FoundModel) else as_target(found)
         clean = _run(file, loaded, layout, target, phrases, keep, strict, steps, seed, work)
-        before, after, bare = _measured(target, loaded, clean, phrases, keep, images, seed)
+        before, after, alone = _measured(target, loaded, clean, phrases, keep, images, seed, bare or BareBase())
         if not all(map(math.isfinite, (*before.values(), *after.values()))):
             raise CorruptArtifact(
                 f"with '{file.name}' predictions are no numbers any more; its values or alphas are damaged"
@@ -146,7 +155,7 @@ def clean_lora(
     if not (before["effect"] or before["elsewhere"]):
         nothing = "the LoRA changes no prediction here, so there was nothing to take out"
         made = replace(made, notes=(*made.notes, nothing))
-    return replace(made, path=place, before=before, after=after, base=bare)
+    return replace(made, path=place, before=before, after=after, base=alone)
 
 
 def lora_file(place: Path) -> Path:
@@ -165,10 +174,28 @@ def lora_file(place: Path) -> Path:
 
 
 def lora_files(place: Path) -> list[Path]:
-    """The files of a folder that is a collection of LoRAs; empty for a file, and for the folder of a single one."""
-    if not place.is_dir() or any((place / name).is_file() for name in _NAMES):
+    """The LoRAs of a folder that is a collection of them: files, and folders of a single one, such as peft adapters.
+
+    Empty for a file, and for the folder of a single one.
+    """
+    if not place.is_dir() or _single(place):
         return []
-    return sorted(item for item in place.iterdir() if item.is_file() and item.suffix.lower() == ".safetensors")
+    return sorted(item for item in place.iterdir() if _single(item) or _named(item))
+
+
+def _single(place: Path) -> bool:
+    """Whether a folder holds one LoRA, or says that it does."""
+    return any((place / name).is_file() for name in (*_NAMES, PEFT_CONFIG))
+
+
+def _named(place: Path) -> bool:
+    return place.is_file() and place.suffix.lower() == ".safetensors"
+
+
+def place_in(out: Path, lora: Path) -> Path:
+    """Where one of `lora_files` goes below another folder: under the name that it has, a file in its folder too."""
+    alone = lora.is_dir() and (lora / _NAMES[1]).is_file() and not (lora / PEFT_CONFIG).is_file()
+    return out / lora.name / _NAMES[1] if alone else out / lora.name
 
 
 def check_out(place: Path, file: Path) -> None:
@@ -333,19 +360,25 @@ def _forget(target: Any) -> None:
 
 
 def _measured(
-    target: Any, old: Artifact, new: Artifact, phrases: Sequence[str], keep: Sequence[str], images: int, seed: int
-) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+    target: Any, old: Artifact, new: Artifact, phrases: Sequence[str], keep: Sequence[str], images: int, seed: int,
+    base: BareBase,
+) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:  # fmt: skip
     from erase_plugins.evaluation.lora_effect import predictions, relative, shown
 
     named = [frame.format(phrase) for phrase in phrases for frame in ("a {}", "a photo of a {}", "a {} on a table")]
     own = {part for phrase in phrases for part in phrase.lower().split()}
     others = [f"a photo of {word}" for word in keep] + [text for text in _OTHERS if own.isdisjoint(text.split())]
-    states = {}
-    rates = {}
-    for name, state in (("base", None), ("before", old), ("after", new)):
+
+    def look(state: Artifact | None) -> tuple[list[Tensor], float | None]:
         with _on(target, state):
-            states[name] = [predictions(target, prompts, seed) for prompts in (named, others)]
-            rates[name] = shown(target, _judge(target, phrases[0]), phrases[0], images, seed) if images else None
+            seen = [predictions(target, prompts, seed) for prompts in (named, others)]
+            return seen, shown(target, _judge(target, phrases[0]), phrases[0], images, seed) if images else None
+
+    question = (*phrases, None, *keep, None, images, seed)
+    if question not in base.found:
+        base.found[question] = look(None)
+    found = {"base": base.found[question], "before": look(old), "after": look(new)}
+    states, rates = ({name: parts[place] for name, parts in found.items()} for place in (0, 1))
     bare = states["base"]
     told = {
         name: {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from erase_plugins.cli.command import check_output, declare, force_option, quiet_client, saved_facts, stacked
+from erase_plugins.cli.command import check_output, declare, force_option, quiet_client, quote, saved_facts, stacked
 from erase_plugins.cli.console import emit, human_bytes, say
 
 #: which files of an artifact come, and from where
@@ -40,11 +40,11 @@ def command(
         check_output(into, force)
     artifact = pull(repo, into, model=model, layouts=(ALL,) if all_files else layouts, force=force, offline=offline)
     say(f"{name}: {', '.join(artifact.manifest.erased) or 'a LoRA without manifest'}, verified")
-    place, listed = artifact.path, artifact.manifest.files
+    place, listed, use = artifact.path, artifact.manifest.files, into or f"hub:{repo.removeprefix('hub:')}"
     files = [item for item in listed if place.is_file() or (place / item.name).is_file()]
     say(f"  {human_bytes(sum(item.bytes for item in files))} in {place}")
     if len(files) < len(listed):
         say("  files for other programs were left out; --all-files or --layout fetches them")
-    say(f"use it: erase-plugins generate hub:{repo.removeprefix('hub:')} --prompt ... --out picture.png")
+    say(f"use it: erase-plugins generate {quote(use)} --prompt ... --out picture.png")
     emit({"schema": 1, "repo": name, "revision": revision, "artifact": saved_facts(artifact),
           "fetched": [item.name for item in files]})  # fmt: skip

@@ -99,8 +99,7 @@ def show(bundle: Any) -> None:
         for item in files[:_NAMED]:
             say(f"  {change:<8} {item.name}  ({human_bytes(item.size)})")
         if rest := files[_NAMED:]:
-            size = human_bytes(sum(item.size for item in rest))
-            say(f"  {change:<8} and {len(rest)} more ({size}); --json lists them")
+            say(f"  {change:<8} and {len(rest)} more ({human_bytes(sum(one.size for one in rest))}); --json lists them")
     for name in bundle.removed:
         say(f"  removed  {name}")
     for line in bundle.diff[:40]:
@@ -116,12 +115,9 @@ def say_pushed(done: Any, repo: str, use: str) -> None:
         use: the last line, for people.
     """
     if done.dry_run:
-        from hub_cards.errors import reaching
-        from hub_cards.pushing import may_write
+        from hub_cards.pushing import unchecked
 
-        with reaching("push to", repo):
-            asked = not done.bundle.unseen and may_write(done.bundle, done.bundle.exists)
-        say(f"nothing was changed (dry run{'' if asked else '; rights not checked'})")
+        say(f"nothing was changed (dry run{unchecked(done.bundle)})")
     elif not (done.bundle.changed or done.bundle.removed):
         say(f"everything is there already at {(done.commit or '')[:12]}; no commit was made")
     else:

@@ -46,7 +46,7 @@ def command(
     from erase_plugins.workflow.pairs import read_gallery
     from hub_cards.bundle import Bundle
     from hub_cards.errors import check_repo
-    from hub_cards.pushing import ready
+    from hub_cards.pushing import ready, unchecked
     from hub_cards.references import SCHEME
     from hub_cards.space import APP, push_space, space_files, write_space
 
@@ -70,7 +70,8 @@ def command(
     done = push_space(loaded, repo, files, **options) if push else None
     size = human_bytes(sum(len(item) if isinstance(item, bytes) else item.stat().st_size for item in files.values()))
     if dry_run:
-        say(f"would write {len(files)} files, {size}, to {folder}; nothing was changed (dry run)")
+        told = "" if done is None else unchecked(done.bundle)
+        say(f"would write {len(files)} files, {size}, to {folder}; nothing was changed (dry run{told})")
     else:
         write_space(files, folder, force)
         say(f"wrote {folder}: {len(files)} files, {size}")

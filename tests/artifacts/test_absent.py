@@ -6,7 +6,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import erase_plugins as ep
 from erase_plugins import hookimpl
@@ -15,6 +15,7 @@ from erase_plugins.artifacts.store import read_file, read_folder
 from erase_plugins.errors import PluginAbsent, RequestError
 from erase_plugins.manager import get_manager
 from erase_plugins.protocols import Verdict
+from tests.cli.conftest import invoke
 from tests.layouts.making import artifact_of, random_edit, same_edit
 
 
@@ -126,6 +127,54 @@ def test_older_artifacts_name_the_package_of_their_method_for_a_family(pocket_ta
     known = get_manager().known()
     with pytest.raises(PluginAbsent, match=r"written with no-such-package 1\.2: install that$"):
         read_folder(tmp_path / "art", replace(known, families={}))
+
+
+@pytest.fixture
+def gone(pocket_target, tmp_path):
+    """What a closed-form method of somebody else made, who is not there any more."""
+    uce = type(get_manager().method("uce"))
+    found = SimpleNamespace(__name__="their-package")
+    found.erase_methods = hookimpl(lambda: [type("Gone", (uce,), {"id": "gone"})()], specname="erase_methods")
+    with get_manager().temporary(found, "theirs"):
+        ep.erase(pocket_target, "cat", "gone", out=tmp_path / "cat", options={"vocabulary": "200"})
+        return ep.erase(pocket_target, ["pizza", "owl"], "gone", out=tmp_path / "art", options={"vocabulary": "200"})
+
+
+def test_an_artifact_whose_method_is_gone_says_so_and_can_be_applied(pocket_target, gone, tmp_path):
+    told = "'art' has the method gone, which no plugin here brings; it was written with their-package: install that"
+    ran = invoke("inspect", tmp_path / "art")
+    assert ran.code == 0 and f"note: {told}; without, it can be applied, converted and measured" in ran.out
+    assert "add, revoke and joint merge are possible" not in ran.out
+    file = next((tmp_path / "art").glob("*kohya*"))
+    both = invoke("inspect", tmp_path / "art", file, "--json").data["items"]
+    assert both[0]["method_absent"].startswith(told) and both[1]["method_absent"].startswith(f"'{file.name}' has the")
+    loaded = ep.load_artifact(tmp_path / "art")
+    with ep.apply(pocket_target.pipe, loaded) as handle:
+        assert handle.patched
+    told = told.replace("'art'", f"'{gone.name}'")
+    for work in (
+        lambda: ep.revoke(loaded, "owl"),
+        lambda: ep.add(loaded, "tree", pocket_target),
+        lambda: ep.merge([loaded, tmp_path / "cat"]),
+    ):
+        with pytest.raises(PluginAbsent) as caught:
+            work()
+        assert str(caught.value) == told
+
+
+def test_a_method_that_is_gone_with_its_family_says_what_is_needed_to_apply_it(gone, tmp_path, monkeypatch):
+    known = get_manager().known()
+    families = {name: item for name, item in known.families.items() if name != "sd1"}
+    monkeypatch.setattr(type(get_manager()), "known", lambda self: replace(known, families=families))
+    told = invoke("inspect", tmp_path / "art", "--json").data["method_absent"]
+    assert "has the family sd1, which no plugin here brings" in told and "can be applied" not in told
+
+
+def test_what_another_program_made_has_no_method_to_be_missed(tmp_path, edit, pocket_target):
+    artifact_of(pocket_target, edit).save(tmp_path / "art", ("kohya",))
+    file = next((tmp_path / "art").glob("*.safetensors"))
+    save_file(load_file(file), tmp_path / "foreign.safetensors")
+    assert "method_absent" not in invoke("inspect", tmp_path / "foreign.safetensors", "--json").data
 
 
 def test_a_sweep_does_not_replace_what_it_cannot_read(pocket_target, edit, tmp_path):

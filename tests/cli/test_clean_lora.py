@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 
 @pytest.fixture
-def lora(tmp_path, pocket_target):
-    ref = next(ref for ref in pocket_target.modules("cross_kv") if ref.path.endswith("attn2.to_k"))
+def ref(pocket_target):
+    return next(ref for ref in pocket_target.modules("cross_kv") if ref.path.endswith("attn2.to_k"))
+
+
+@pytest.fixture
+def lora(tmp_path, ref):
     generator = torch.Generator().manual_seed(0)
     stem = "lora_unet_" + ref.path.replace(".", "_")
     down, up = torch.randn(2, ref.shape[1], generator=generator), torch.randn(ref.shape[0], 2, generator=generator)
@@ -148,6 +154,44 @@ def test_a_folder_is_cleaned_file_by_file_and_goes_on(erase, loaded, folder, lor
     assert [row["status"] for row in again.data["items"]] == ["there already", "cleaned", "there already"]
     assert (tmp_path / "out" / "a.safetensors").stat().st_mtime_ns == before
     assert sorted(item.suffix for item in (tmp_path / "out").iterdir()) == [".safetensors"] * 3
+
+
+def test_peft_adapters_and_other_folders_of_one_lora_are_taken_too(erase, loaded, lora, ref, tmp_path):
+    place, (down, up) = tmp_path / "theirs", (part for part in load_file(lora).values() if part.ndim)
+    for name, file, stem in (("p", "adapter_model", "base_model.model"), ("q", "pytorch_lora_weights", "unet")):
+        (place / name).mkdir(parents=True)
+        tensors = {f"{stem}.{ref.path}.lora_A.weight": down, f"{stem}.{ref.path}.lora_B.weight": up}
+        save_file(tensors, place / name / f"{file}.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["to_k"]}
+    for name in ("p", "pickled"):
+        (place / name).mkdir(exist_ok=True)
+        (place / name / "adapter_config.json").write_text(json.dumps(config))
+    (place / "pictures").mkdir()
+    out, words = tmp_path / "out", ("--erase", "zorbax", "--base", "pocket", "--images", "0")
+    ran = erase("clean-lora", place, *words, "--out", out, "--json")
+    assert [(row["source"], row["status"]) for row in ran.data["items"]] == [
+        ("p", "cleaned"), ("pickled", "failed"), ("q", "cleaned"),
+    ]  # fmt: skip
+    assert ran.data["items"][1]["problem"].startswith("no LoRA file at 'pickled'")
+    assert (out / "p" / "adapter_config.json").is_file() and not (out / "pickled").exists()
+    assert erase("clean-lora", lora, *words, "--out", tmp_path / "alone.safetensors").code == 0
+    alone = {name.rpartition("_")[2]: part for name, part in load_file(tmp_path / "alone.safetensors").items()}
+    for file in (out / "p" / "adapter_model.safetensors", out / "q" / "pytorch_lora_weights.safetensors"):
+        found = {name.rpartition("lora_")[2]: part for name, part in load_file(file).items()}
+        assert torch.equal(found["A.weight"], alone["down.weight"]) and torch.equal(found["B.weight"], up)
+    again = erase("clean-lora", place, *words, "--out", out, "--json").data["items"]
+    assert [row["status"] for row in again] == ["there already", "failed", "there already"]
+
+
+def test_the_base_of_a_folder_is_measured_once(erase, loaded, folder, tmp_path, monkeypatch):
+    from erase_plugins.evaluation import lora_effect
+
+    real, asked = lora_effect.predictions, []
+    monkeypatch.setattr(lora_effect, "predictions", lambda *given: asked.append(given[1]) or real(*given))
+    words = ("clean-lora", folder, "--erase", "zorbax", "--base", "pocket", "--images", "0")
+    rows = erase(*words, "--out", tmp_path / "out", "--json").data["items"]
+    assert len(asked) == 2 * (1 + 2 * 2), "two sets of prompts: on the base, and before and after each of two files"
+    assert rows[0]["before"] == rows[2]["before"] != {} and rows[0]["after"] == rows[2]["after"]
 
 
 def test_a_dry_run_over_a_folder_writes_nothing(erase, folder, tmp_path):

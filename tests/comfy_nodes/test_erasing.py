@@ -8,6 +8,7 @@ from comfy_nodes import erasing
 from comfy_nodes.nodes.erase import SPECS, _too_strong, method_problem
 from erase_plugins.errors import RequestError, UnknownName
 from erase_plugins.manager import get_manager
+from erase_plugins.types import PluginProblem
 
 UCE, ESD = get_manager().method("uce"), get_manager().method("esd")
 
@@ -83,6 +84,12 @@ def test_an_unknown_method_is_told_those_that_this_node_runs():
     said = method_problem("ucee")
     assert "did you mean 'uce'" in said
     assert "gs-lora" not in said and "npo" not in said  # for classifiers and language models
+
+
+def test_the_method_of_a_plugin_that_did_not_load_is_told(monkeypatch):
+    lost = PluginProblem("theirs", "their-package", "1.0", "load", "ImportError")
+    monkeypatch.setattr(get_manager(), "problems", [lost])
+    assert "left out: theirs" in method_problem("gone: a method of their package")
 
 
 def test_a_strength_that_was_meant_as_a_percentage_is_told():

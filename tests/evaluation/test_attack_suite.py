@@ -118,6 +118,16 @@ def test_what_fails_is_a_line_and_ends_nothing(tmp_path, fault):
     assert report.row("sound_rate", "attacked").value == 0.5
 
 
+def test_a_figure_that_an_attack_lacks_is_told_of(tmp_path, monkeypatch):
+    first = Fixed("first")
+    real = first.run
+    broken = (Attachment("curve.png", lambda path: 1 / 0),)
+    first.run = lambda *given: replace(real(*given), attachments=broken)
+    report = run(first, Fixed("second"), out=tmp_path)
+    assert report.unwritten == ("curve.png",)
+    assert report.warnings[0] == "first: curve.png was not written: ZeroDivisionError: division by zero"
+
+
 def test_a_missing_package_is_a_line():
     needy = Fixed("needy")
     needy.needs = frozenset({"no-such-package-anywhere"})

@@ -169,15 +169,21 @@ def test_a_dry_run_needs_no_network(hub, pizza, erase, monkeypatch, tmp_path):  
         push(pizza)
 
 
-def test_a_dry_run_asks_for_rights_where_somebody_is_logged_in(hub, pizza, erase, monkeypatch):  # noqa: F811
-    words = ("push", pizza.path, REPO, "--license", "mit", "--dry-run")
+@pytest.mark.parametrize("command", ["push", "space"])
+def test_a_dry_run_asks_for_rights_where_somebody_is_logged_in(hub, pizza, erase, monkeypatch, command):  # noqa: F811
+    def of(repo):
+        place = (pizza.path, repo) if command == "push" else (repo, "--artifact", pizza.path, "--push")
+        return (command, *place, "--license", "mit", "--dry-run")
+
+    words = of(REPO)
     assert "nothing was changed (dry run)\n" in erase(*words).out
-    stranger = erase("push", pizza.path, "somebody/else", "--license", "mit", "--dry-run")
+    stranger = erase(*of("somebody/else"))
     assert stranger.code == 5 and "this account may not; it is 'tester'" in stranger.err
     reader(hub, monkeypatch)
     ran = erase(*words)
     assert ran.code == 5 and "the token may only read" in ran.err
-    assert "new      edit.safetensors" in ran.out, "what would be sent is told all the same"
+    first = "edit.safetensors" if command == "push" else "app.py"
+    assert f"new      {first}" in ran.out, "what would be sent is told all the same"
     monkeypatch.delenv("HF_TOKEN")
     ran = erase(*words)
     assert ran.code == 0 and "(dry run; rights not checked)" in ran.out

@@ -16,9 +16,10 @@ from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.edit import Edit, LowRank, Rows
 from erase_plugins.artifacts.gated import GATE, gate_addon, gated_lowrank
 from erase_plugins.artifacts.manifest import Manifest, describe_base
-from erase_plugins.errors import AlreadyApplied, NotInFile, PipelineChanged, Unsupported
+from erase_plugins.errors import AlreadyApplied, NotInFile, PipelineChanged, RequestError, Unsupported
 from erase_plugins.evaluation.draw import draw
 from erase_plugins.runtime.apply import attach_edit
+from erase_plugins.runtime.twice import same_edit
 from erase_plugins.types import Concept
 from erase_plugins.workflow.models import target_of
 from tests.runtime.support import parts
@@ -719,6 +720,35 @@ def test_what_acts_differently_on_the_same_concept_is_applied_on_top(pipe, artif
     rest = ep.revoke(ep.merge([artifact, other]), "pizza", forget=True)
     with artifact.apply(pipe), rest.apply(pipe):
         pass
+
+
+@pytest.mark.parametrize("layout", ["diffusers", "kohya"])
+def test_a_lora_of_a_merge_is_refused_beside_the_merge_and_the_other_way_round(
+    pipe, artifact, other, text_edit, tmp_path, layout
+):
+    target = target_of(pipe, "tiny")
+    for number, whole in enumerate((artifact, ep.merge([artifact, other]))):
+        saved = whole.save(tmp_path / str(number), (layout,), target)
+        file = ep.load_artifact(saved.path / saved.manifest.files[0].name)
+        for first, second in ((whole, file), (file, whole)):
+            with first.apply(pipe, 0.5):
+                before = weights(pipe)
+                with pytest.raises(AlreadyApplied, match=r"in another form, which is applied already at strength 0\.5"):
+                    second.apply(pipe)
+                assert equal(before, weights(pipe))
+        with pytest.raises(RequestError, match="in another form, and its change would act twice; give it once"):
+            ep.merge([whole, file], mode="sum", target=pipe)
+        with file.apply(pipe), text_edit.apply(pipe):
+            pass
+    assert clean(pipe)
+
+
+def test_modules_that_do_something_else_with_equal_tensors_are_another_edit(pipe, gated):
+    group = gated.edit.deltas["unet"]
+    wider = replace(group[GATE], config={**group[GATE].config, "low": [-3.0]})
+    stronger = replace(group[GATE], config={**group[GATE].config, "strength": 0.5})
+    edits = [Edit("sd1", {"unet": {**group, GATE: gate}}) for gate in (wider, stronger)]
+    assert [same_edit(gated.edit, edit) for edit in edits] == [False, True]
 
 
 @pytest.mark.parametrize("mode", ["weights", "context"])

@@ -43,9 +43,8 @@ class Shade:
         return {"concept": torch.stack([1 - light, light], 1)}
 
     def world(self):
-        found = {name: SimpleNamespace(name=name, group="shade", synonyms=()) for name in ("dark", "light")}
-        return SimpleNamespace(concepts=tuple(found.values()), styles=(), backgrounds=(), style_synonyms={},
-                               background_synonyms={}, concept=found.__getitem__)  # fmt: skip
+        concepts = tuple(SimpleNamespace(name=name, group="shade", synonyms=()) for name in ("dark", "light"))
+        return SimpleNamespace(concepts=concepts, styles=(), backgrounds=())
 
 
 def failed(**changes):

@@ -244,6 +244,25 @@ def test_a_missing_figure_is_an_error(which, erase, foreign, attacks, tmp_path, 
     assert {item.name for item in (tmp_path / "a").iterdir()} == {"audit.html", "audit.md", "audit.json"}
 
 
+def test_a_resumed_audit_tells_of_the_missing_figure(erase, foreign, attacks, tmp_path, monkeypatch):  # noqa: F811
+    suite, (planted, _) = type(get_manager().evaluator("quick", "suite")), attacks
+    broken = Attachment("curve.png", lambda place: 1 / 0)
+    measured, real = suite.run, Fixed.run
+    with monkeypatch.context() as patch:
+        patch.setattr(suite, "run", lambda *given: replace(measured(*given), attachments=(broken,)))
+        patch.setattr(
+            Fixed, "run", lambda *given: replace(real(*given), attachments=(replace(broken, name="found.png"),))
+        )
+        patch.setattr(auditing, "_write", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            audit(wanted(foreign / "kohya.safetensors", images=1, steps=8, attacks="planted"), tmp_path / "a")
+    ran = erase("audit", "pocket", foreign / "kohya.safetensors", "--erase", "pizza", "--attacks", "planted",
+                "--images", 1, "--out", tmp_path / "a")  # fmt: skip
+    assert (ran.code, planted.runs) == (1, 1), "goes on with what is there"
+    assert "curve.png was not written: ZeroDivisionError" in ran.out
+    assert "curve.png, found.png could not be written, see above; the numbers are in audit.json" in ran.err
+
+
 def test_a_guard_with_a_key_is_audited_with_it(attacks, pocket_target, tmp_path):
     make_key(tmp_path / "key")
     options = {"key": str(tmp_path / "key"), "action": "empty"}

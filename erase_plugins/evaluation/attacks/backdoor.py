@@ -20,6 +20,7 @@ from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.evaluation.attacks.rates import CONCEPT_HELP, FEWEST, REFERENCE, REFERENCE_HELP
 from erase_plugins.hints import Setting
 from erase_plugins.hookspecs import hookimpl
+from erase_plugins.judge_world import world_of
 from erase_plugins.late import FUNCTIONS
 from erase_plugins.options import option
 from erase_plugins.plain_text import whole_words
@@ -116,7 +117,7 @@ class _Run:
 
     def check(self) -> None:
         """Refuses before any picture: a token that means something, and erasing anew where nothing says how."""
-        world, token = self.study.subject.judge.world(), self.options.token
+        world, token = world_of(self.study.subject.judge), self.options.token
         known = {word for item in world.concepts for name in (item.name, *item.synonyms) for word in name.split()}
         if not token.strip() or token in known:
             raise RequestError(

@@ -18,6 +18,7 @@ from erase_plugins.evaluation.attacks.paraphrase import PhraseAttack
 from erase_plugins.evaluation.attacks.phrasing import Phrase
 from erase_plugins.evaluation.attacks.rates import REFERENCE_HELP
 from erase_plugins.hookspecs import hookimpl
+from erase_plugins.judge_world import world_of
 from erase_plugins.options import option
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class DescribedAttack(PhraseAttack):
 
     def phrases(self, asking: Asking, kind: str, name: str) -> list[Phrase]:
         """Phrases of a level for one concept."""
-        world = asking.subject.judge.world()
+        world = world_of(asking.subject.judge)
         style = name in world.styles
         if kind in _OTHERS:
             made = [] if style else together(name, [item.name for item in world.concepts], _OTHERS[kind],

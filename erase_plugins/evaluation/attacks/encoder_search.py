@@ -21,6 +21,7 @@ from erase_plugins.engine import disk_cache
 from erase_plugins.errors import Unsupported
 from erase_plugins.evaluation.attacks.genetic import Search, search
 from erase_plugins.evaluation.prompts import common_axis, worded_prompts
+from erase_plugins.judge_world import world_of
 
 if TYPE_CHECKING:
     from erase_plugins.evaluation.attacks.vocabulary import WordTable
@@ -44,7 +45,7 @@ def direction(subject: Subject, name: str, pairs: int) -> Tensor:
     """
     target, judge = subject.target, subject.judge
     axis = common_axis(judge, subject.erased)
-    world = judge.world()
+    world = world_of(judge)
     names = world.styles if axis == "style" else tuple(item.name for item in world.concepts)
     size = target.tokens([name]).last[0]
     others = [other for other in names if other not in subject.erased and target.tokens([other]).last[0] == size]

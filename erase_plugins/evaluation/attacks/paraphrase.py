@@ -18,6 +18,7 @@ from erase_plugins.evaluation.attacks.phrasing import Phrase
 from erase_plugins.evaluation.attacks.rates import PLAIN, REFERENCE_HELP, SUCCESS, TARGET, mean, per_set, rate
 from erase_plugins.hints import Setting
 from erase_plugins.hookspecs import hookimpl
+from erase_plugins.judge_world import world_of
 from erase_plugins.options import option
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ class ParaphraseAttack(PhraseAttack):
 
     def phrases(self, asking: Asking, kind: str, name: str) -> list[Phrase]:
         subject = asking.subject
-        world = subject.judge.world()
+        world = world_of(subject.judge)
         axis = "style" if name in world.styles else "concept"
         shown = f"a picture in {name} style" if axis == "style" else f"a {name}"
         made = {

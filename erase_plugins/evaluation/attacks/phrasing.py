@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.errors import RequestError
+from erase_plugins.judge_world import synonyms_of
 
 WORDS = Path(__file__).parent / "words.txt"
 #: lengths of long captions, in tokens
@@ -176,7 +177,7 @@ def own_words(path: str, kinds: Iterable[str]) -> dict[str, dict[str, list[Phras
 
 def synonyms(world: Any, axis: str, name: str) -> list[Phrase]:
     """Other words of the judge's world for a concept or style."""
-    texts = world.style_synonyms[name] if axis == "style" else world.concept(name).synonyms
+    texts = synonyms_of(world, axis, name)
     return [Phrase(text) for text in texts if text != name]
 
 

@@ -25,6 +25,7 @@ from erase_plugins.evaluation.attacks.rewriting import Sentence, Words
 from erase_plugins.evaluation.guarded import drawn
 from erase_plugins.hints import Setting
 from erase_plugins.hookspecs import hookimpl
+from erase_plugins.judge_world import world_of
 from erase_plugins.options import option
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class _Search:
         from erase_plugins.evaluation.attacks.vocabulary import forbidden_words
 
         subject, options = asking.subject, asking.budget.options
-        world = subject.judge.world()
+        world = world_of(subject.judge)
         own = phrasing.own_words(options["words"], rewriting.FIELDS) if options["words"] else {}
         found = {
             name: rewriting.words_for(

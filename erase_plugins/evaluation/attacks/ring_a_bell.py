@@ -22,6 +22,7 @@ from erase_plugins.errors import RequestError
 from erase_plugins.evaluation.attacks.asking import BASE, OFF, ON, Asking, found_files, found_prompts, write_json
 from erase_plugins.evaluation.attacks.rates import PLAIN, REFERENCE_HELP, SUCCESS, TARGET, mean, per_set, rate
 from erase_plugins.hookspecs import hookimpl
+from erase_plugins.judge_world import world_of
 from erase_plugins.options import option
 from erase_plugins.types import Attachment
 
@@ -146,7 +147,7 @@ def find_prompts(
     count, population, generations = _SIZES[budget.name]
     count, population = options.count or count, options.population or population
     generations = options.generations or generations
-    table = word_table(target, forbidden_words(subject.judge.world(), subject.erased, options.forbid))
+    table = word_table(target, forbidden_words(world_of(subject.judge), subject.erased, options.forbid))
     words = options.words or max(2, target.info.tokens * 16 // 77)
     if words > table.room:
         raise RequestError(f"{words} words do not fit; the text encoder of {target.info.model} reads {table.room}")

@@ -33,6 +33,7 @@ from erase_plugins.evaluation.attacks.rates import (
     rate,
 )
 from erase_plugins.hookspecs import hookimpl
+from erase_plugins.judge_world import world_of
 from erase_plugins.options import option
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class UnlearnDiffAtk:
         before = {ON: plain[ON], DESTROYED: plain[DESTROYED]}
         if asking.reference is not None:
             before[REFERENCE] = asking.look("plain-reference", targets.prompts, REFERENCE)
-        forbidden = forbidden_words(subject.judge.world(), subject.erased, options.forbid)
+        forbidden = forbidden_words(world_of(subject.judge), subject.erased, options.forbid)
         results = {}
         for state, hits in before.items():
             first = hits if state == REFERENCE else [hits[place] for place in targets.places]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from erase_plugins.errors import RunRefused, Unsupported
-from erase_plugins.runtime.guardrails.looking import Looker
+from erase_plugins.runtime.guardrails.looking import Looker, remembering
 from erase_plugins.runtime.guardrails.watch import Quiet
 
 _WHOLE = (
@@ -63,11 +63,11 @@ class Answers(Quiet):
             raise Unsupported(_WHOLE)
         each = len(result) // len(ids)
         answers = result[:, ids.shape[1] :]
-        rows, self.refused = [], []
+        rows, self.refused, seer = [], [], remembering(self.seer)
         for place, answer in enumerate(answers):
             question = self._text(ids[place // each][mask[place // each].bool()])
             text = self._text(answer)
-            verdicts = (self.seer.check(item) for item in (question, text, f"{question}\n{text}"))
+            verdicts = (seer.check(item) for item in (question, text, f"{question}\n{text}"))
             found = next((item for item in verdicts if item.hit), None)  # what is behind a hit is not looked at
             if found is not None and self.policy["action"] == "flag":
                 warnings.warn(f"a guard was hit: {found.reason}", stacklevel=4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -9,7 +10,7 @@ from typing import Any, Protocol
 from erase_plugins.artifacts.keyword_guard import KeywordGuard, Verdict
 from erase_plugins.artifacts.policy import unpacked
 from erase_plugins.errors import Blocked, CorruptArtifact, RequestError
-from erase_plugins.families.sentences import score
+from erase_plugins.families.sentences import Remembered, score
 from erase_plugins.hints import Hint
 from erase_plugins.runtime.guardrails.watch import Quiet
 
@@ -48,6 +49,15 @@ class ByEmbedding:
         """Whether the text, or a row of words in it, is closer to an anchor than the threshold."""
         hit = score(self.target, text, self.center, self.anchors) >= self.tau
         return Verdict(hit, self.concept, self.action, f"{self.concept}: embedding" if hit else "")
+
+
+def remembering(seer: Looker) -> Looker:
+    """The same looker for texts that share parts, as question and answer do: the model reads each part once."""
+    if not isinstance(seer, ByEmbedding):
+        return seer
+    found = copy.copy(seer)
+    found.target = Remembered(seer.target)
+    return found
 
 
 def looker(policy: Mapping[str, Any], stage: Mapping[str, Any], target: Any, key: bytes) -> Looker:

@@ -24,6 +24,7 @@ from erase_plugins.errors import (
     RunRefused,
     Unsupported,
 )
+from erase_plugins.families import sentences
 from erase_plugins.types import ForgetItem
 from tests import language
 from tests.cli.conftest import invoke
@@ -324,6 +325,20 @@ def test_a_question_that_means_it_is_refused_by_the_model_that_the_guard_was_mad
     with pytest.raises(BaseMismatch, match="calibrated on another model than this model's"):
         ep.apply(other, guard)
     assert "generate" not in vars(model) and "generate" not in vars(other)
+
+
+def test_a_piece_of_question_and_answer_is_read_once_a_call(speaker, monkeypatch):
+    model, words = speaker
+    guard = ep.erase(model, "Zorvane", "embedding-guard", options={"message": "no", "words": 8, "tau": 0.99})
+    real, read = sentences.in_one_word, []
+    monkeypatch.setattr(sentences, "in_one_word", lambda target, texts: read.extend(texts) or real(target, texts))
+    question = "Where was Harbin born ? " * 8
+    with ep.apply(model, guard):
+        answer(model, words, question, num_return_sequences=2, num_beams=2)
+        first = len(read)
+        assert len(read) == len(set(read)) > 9, "the question, its pieces of 8 and 24 words, answers, both together"
+        answer(model, words, question, num_return_sequences=2, num_beams=2)
+    assert len(read) == 2 * first, "weights may have changed in between"
 
 
 def test_the_plan_of_an_embedding_guard_says_how_long_it_reads(speaker, pipe, monkeypatch):
