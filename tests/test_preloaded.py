@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.comfy_nodes.comfy_server import hide
+
 ROOT = Path(__file__).parent.parent
 
 TELLS = """
@@ -82,10 +84,18 @@ def test_where_libraries_would_have_read_another_variable_the_interpreter_runs_i
         assert said.split() == [str(os.getpid()), "False"] if name in other else said.endswith("True\n"), errors
 
 
-def test_a_sitecustomize_of_the_path_comes_first(forks, start, tmp_path):
-    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['torch'] = None")
-    process = start(forks, "import torch", PYTHONPATH=str(tmp_path))
-    assert "ModuleNotFoundError: import of torch halted" in process.communicate(timeout=120)[1]
+def test_what_is_hidden_cannot_be_imported_although_it_was(forks, start, tmp_path):
+    """Through the sitecustomize of the path; of a package whose parts are there, too."""
+    text = """
+import importlib
+for name in ("torch", "torch.nn.functional"):
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError:
+        print("absent", name)
+"""
+    process = start(forks, text, PYTHONPATH=str(hide(tmp_path, ("torch",))))
+    assert process.communicate(timeout=120) == ("absent torch\nabsent torch.nn.functional\n", "")
 
 
 def test_an_error_is_told_and_a_killed_one_is_gone(preloaded, start):

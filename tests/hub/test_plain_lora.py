@@ -37,7 +37,7 @@ def test_pulled_inspected_and_evaluated(hub, published, erase, tmp_path):  # noq
     ran = erase("inspect", tmp_path / "fetched" / "pizza_off.safetensors", "--json")
     assert ran.code == 0, ran.err
     assert "erased" not in ran.data or ran.data["erased"] == []
-    words = ("evaluate", f"hub:{REPO}", "--model", "pocket", "--images", "4", "--steps", "5", "--out", tmp_path / "report")
+    words = ("evaluate", f"hub:{REPO}", "--model", "pocket", "--images", "4", "--out", tmp_path / "report")
     asked = erase(*words)
     assert asked.code != 0
     assert "--erased" in asked.err, asked.err
