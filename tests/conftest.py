@@ -6,11 +6,14 @@ import gc
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests import preloaded as forking
 
 # one thread, here and in child processes: several tests compare results of two processes to the last bit
 os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
@@ -134,6 +137,18 @@ def once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         return folder
 
     return get
+
+
+@pytest.fixture(scope="session")
+def preloaded(once):
+    """What runs a program in this interpreter with the libraries of a pipeline imported; see `tests/preloaded.py`."""
+    return forking.command(sys.executable, once("preloaded", lambda folder: None), "pipelines", forking.PIPELINES)
+
+
+@pytest.fixture(scope="session")
+def preloaded_without_hub(once):
+    """The same for programs with a Hub of their own: the libraries that its client does not belong to."""
+    return forking.command(sys.executable, once("preloaded", lambda folder: None), "without_hub", forking.WITHOUT_HUB)
 
 
 @pytest.fixture(scope="session")

@@ -42,9 +42,9 @@ def install(place: Path, *packages: Path) -> Path:
     return place / "site"
 
 
-def run(site: Path | str, *command: str, cwd: Path = ROOT) -> str:
+def run(python: list[str], site: Path | str, *command: str, cwd: Path = ROOT) -> str:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=env, cwd=cwd, timeout=900)
+    done = subprocess.run([*python, *command], capture_output=True, text=True, env=env, cwd=cwd, timeout=900)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
@@ -60,15 +60,15 @@ def test_the_method_is_one_short_file():
 
 
 def test_the_example_is_listed_with_its_package(example_site):
-    found = json.loads(run(example_site, "-m", "erase_plugins.cli.main", "list", "methods", "--json"))
+    found = json.loads(run([sys.executable], example_site, "-m", "erase_plugins.cli.main", "list", "methods", "--json"))
     text = json.dumps(found)
     assert '"null-value"' in text
     assert '"erase-null-value"' in text
     assert str(example_site) not in text
 
 
-def test_the_example_runs_on_pocket(example_site, tmp_path):
-    out = run(example_site, "-c", RUN, str(tmp_path / "out"))
+def test_the_example_runs_on_pocket(example_site, preloaded, tmp_path):
+    out = run(preloaded, example_site, "-c", RUN, str(tmp_path / "out"))
     manifest = json.loads((tmp_path / "out" / "erase.json").read_text())
     assert manifest["modules"] > 0
     assert f"patched {manifest['modules']} of {manifest['modules']} modules" in out
@@ -91,15 +91,15 @@ CHOSEN = "tiny_sd1 or tiny_lm or values or MySuite or MyAttack or MyJudge or MyL
 
 
 @pytest.fixture(scope="module")
-def own_tests(example_site, tmp_path_factory):
-    """(files of each template, passed tests of the example's and the templates' own files); one process imports torch for all."""
+def own_tests(example_site, preloaded, tmp_path_factory):
+    """(files of each template, passed tests of the example's and the templates' own files), all in one process."""
     place = tmp_path_factory.mktemp("templates")
     written = {kind: write_plugin_template(name, place / name, kind) for kind, name in TEMPLATES.items()}
     sites = [example_site, install(place / "installed", *(place / name for name in TEMPLATES.values()))]
     shutil.copy(EXAMPLE / "test_erase_null_value.py", place)
     tests = [place / "test_erase_null_value.py", *(files[-1] for files in written.values())]
     out = run(
-        os.pathsep.join(map(str, sites)), "-m", "pytest", "-v", "-p", "no:cacheprovider", "-k", CHOSEN,
+        preloaded, os.pathsep.join(map(str, sites)), "-m", "pytest", "-v", "-p", "no:cacheprovider", "-k", CHOSEN,
         *map(str, tests), cwd=place,
     )  # fmt: skip
     assert re.search(r"= \d+ passed, \d+ deselected\b", out.splitlines()[-1]), out[-300:]  # none failed or skipped
@@ -172,12 +172,24 @@ def test_the_template_takes_no_name_that_is_registered(tmp_path, kind, taken):
         write_plugin_template(taken, tmp_path / "new", kind)
 
 
-def test_the_suite_fails_for_a_spoiled_template(tmp_path):
+def test_the_suite_fails_for_a_spoiled_template(preloaded, tmp_path):
     *_, method, test = write_plugin_template("my-bad-eraser", tmp_path / "new")
     method.write_text(method.read_text().replace("up = -plan", "target.weight(ref).mul_(1.5)\n            up = -plan"))
     site = install(tmp_path / "installed", tmp_path / "new")
     with pytest.raises(AssertionError, match="changed the base model"):
-        run(site, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "tiny_sd1 and leaves", str(test), cwd=tmp_path)
+        run(
+            preloaded,
+            site,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-k",
+            "tiny_sd1 and leaves",
+            str(test),
+            cwd=tmp_path,
+        )
 
 
 @pytest.mark.parametrize("name", ["My Eraser", "1st", "uce", "a--b", "class", "torch", "../x", ""])

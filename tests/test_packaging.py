@@ -101,12 +101,14 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def run_installed(place: Path, cwd: Path, *words: str, before: str = "") -> subprocess.CompletedProcess[str]:
+def run_installed(
+    python: list[str], place: Path, cwd: Path, *words: str, before: str = ""
+) -> subprocess.CompletedProcess[str]:
     """The command line of the installed wheel, after other code; stderr begins with the file of the package that ran."""
     code = f"import erase_plugins, sys; print(erase_plugins.__file__, file=sys.stderr)\n{before}\nfrom erase_plugins.cli.main import main; main()"
     environment = {**os.environ, "PYTHONPATH": str(place), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=cwd, env=environment, check=False
+        [*python, "-c", code, *words], capture_output=True, text=True, cwd=cwd, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stderr.startswith(str(place))
@@ -117,17 +119,17 @@ def test_comfy_install_works_from_the_wheel(installed: Path, tmp_path: Path) -> 
     """Not from this checkout, whose root holds the same folders."""
     (tmp_path / "ComfyUI" / "custom_nodes").mkdir(parents=True)
     (tmp_path / "ComfyUI" / "nodes.py").write_text("")
-    run_installed(installed, tmp_path, "comfy-install", "ComfyUI")
+    run_installed([sys.executable], installed, tmp_path, "comfy-install", "ComfyUI")
     pack = tmp_path / "ComfyUI" / "custom_nodes" / "erase-plugins"
     for folder in COPIED:
         for path in (item for item in (ROOT / folder).rglob("*") if item.is_file()):
             assert (pack / path.relative_to(ROOT)).read_bytes() == path.read_bytes()
 
 
-def test_demo_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+def test_demo_runs_from_the_wheel(installed: Path, preloaded: list[str], tmp_path: Path) -> None:
     """With few pictures; what they show is asked of the checkout, in tests/cli/test_demo.py."""
     few = 'from erase_plugins.cli import demo; demo.COUNTS = {"target": 2, "neighbour": 2, "kept": 2}'
-    done = run_installed(installed, tmp_path, "demo", "--json", "--out", "demo", before=few)
+    done = run_installed(preloaded, installed, tmp_path, "demo", "--json", "--out", "demo", before=few)
     assert {row["n"] for row in json.loads(done.stdout)["rows"]} == {2}
     assert (tmp_path / "demo" / "contact_sheet.png").stat().st_size > 10_000
 

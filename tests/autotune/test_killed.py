@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -92,11 +91,11 @@ print(json.dumps([told(search(folder / name)) for name in ("killed", "whole")]))
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="SIGKILL and fork are POSIX")
-def test_killed_at_any_point_and_resumed_gives_the_same_front(tmp_path):
+def test_killed_at_any_point_and_resumed_gives_the_same_front(preloaded, tmp_path):
     pytest.importorskip("optuna")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path), *POINTS],
+        [*preloaded, "-c", SCRIPT, str(tmp_path), *POINTS],
         capture_output=True, text=True, env=environment, cwd=ROOT, timeout=500,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr[-3000:]

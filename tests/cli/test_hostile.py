@@ -6,7 +6,6 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -117,14 +116,16 @@ def test_there_are_more_than_sixty_and_every_command_is_among_them():
         "--from nobody list",
     ],
 )
-def test_as_a_process_of_its_own_without_network(line, desk, things, pizza_folder, burger_folder):
+def test_as_a_process_of_its_own_without_network(
+    line, desk, things, pizza_folder, burger_folder, preloaded_without_hub
+):
     """The real program without the pauses of the Hub's client, at an address where nobody listens."""
     before = tree(desk.parent)
     code = "import time; time.sleep = lambda seconds: None; from erase_plugins.cli.main import main; main()"
     words = words_of(line, desk, things, pizza_folder, burger_folder)
     env = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_HOME": str(desk.parent.parent)}
     ran = subprocess.run(
-        [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120, check=False, env=env
+        [*preloaded_without_hub, "-c", code, *words], capture_output=True, text=True, timeout=120, check=False, env=env
     )
     assert ran.returncode > 0
     assert ran.stderr.strip().splitlines()[-1].startswith("error: "), ran.stderr

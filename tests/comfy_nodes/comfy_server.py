@@ -20,7 +20,10 @@ def hide(base: Path, absent: tuple[str, ...] = ABSENT) -> Path:
     """A folder for PYTHONPATH that makes the import of some packages fail."""
     folder = base / "absent"
     folder.mkdir(exist_ok=True)
-    code = f"import sys\nsys.modules.update(dict.fromkeys({absent}))\n"
+    code = f"import sys\nsys.modules.update(dict.fromkeys({absent}))\n" + (
+        "for name in [*sys.modules]:\n"  # of one that finds libraries imported, see tests/preloaded.py
+        f"    if name.split('.')[0] in {absent}:\n        sys.modules[name] = None\n"
+    )
     (folder / "sitecustomize.py").write_text(code, encoding="utf-8")
     return folder
 
@@ -51,7 +54,7 @@ def prepare(base: Path, pack: Path, name: str) -> Path:
 
 
 def start(
-    python: str | Path,
+    python: list[str],
     comfy: Path,
     base: Path,
     port: int,
@@ -63,7 +66,7 @@ def start(
     """The server process; its log goes to BASE/server.log.
 
     Args:
-        python: interpreter with ComfyUI's requirements.
+        python: interpreter with ComfyUI's requirements, or what stands for it.
         comfy, base, front: its folder, the folder with models and outputs, the folder of the editor.
         path: PYTHONPATH.
         options: of the server.
@@ -71,7 +74,7 @@ def start(
     """
     return subprocess.Popen(
         [
-            str(python), "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(port), "--base-directory",
+            *python, "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(port), "--base-directory",
             str(base), "--front-end-root", str(front), "--disable-auto-launch", "--disable-api-nodes",
             "--database-url", "sqlite:///:memory:", *options,
         ],

@@ -17,9 +17,9 @@ import torch
 
 from comfy_nodes.naming import DENOISER
 from comfy_nodes.pocket import original_config
+from tests import preloaded
 from tests.comfy.unpack import comfy_environment
 from tests.comfy_nodes import comfy_server
-from tests.comfy_nodes.preloaded import command
 from tests.layouts.making import artifact_of, dense_edit, random_edit
 
 ROOT = Path(__file__).parent.parent.parent
@@ -47,7 +47,7 @@ def environment():
 @pytest.fixture(scope="session")
 def preloaded_comfy(environment, once):
     """What runs a script in the ComfyUI interpreter with the libraries imported."""
-    return command(environment[0], once("preloaded", lambda folder: None))
+    return preloaded.command(environment[0], once("preloaded", lambda folder: None), "comfy", preloaded.COMFY)
 
 
 @pytest.fixture(scope="session")
@@ -60,10 +60,11 @@ def in_comfy(environment, preloaded_comfy):
 
     def run(script: str, *arguments: str, env: dict[str, str] | None = None, fresh: bool = False) -> dict[str, Any]:
         interpreter = [str(python)] if fresh else preloaded_comfy
+        child = {"ERASE_PRELOADED": json.dumps(interpreter)}
         done = subprocess.run(
             [*interpreter, str(Path(__file__).parent / script), str(folder), *arguments],
             capture_output=True, text=True, timeout=580, cwd=folder, check=False,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **child,
                  **(env or {})},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]

@@ -22,12 +22,14 @@ from workflow import to_prompt
 from tools.docs.comfy.examples import FIRST
 
 ABSENT = comfy_server.ABSENT
+#: what finds libraries imported, see tests/preloaded.py
+PRELOADED: list[str] = json.loads(os.environ.get("ERASE_PRELOADED", "null")) or [sys.executable]
 FINAL = ("execution_success", "execution_error", "execution_interrupted")
 
 
 @asynccontextmanager
 async def running(
-    comfy: Path, base: Path, absent: tuple[str, ...] = ABSENT
+    comfy: Path, base: Path, absent: tuple[str, ...] = ABSENT, python: list[str] | None = None
 ) -> AsyncIterator[tuple[aiohttp.ClientSession, dict[str, Any], subprocess.Popen[bytes]]]:
     """The server, with nothing installed beside ComfyUI's own packages as far as the nodes can see: a session, what it
     says of all nodes, and its process.
@@ -35,12 +37,13 @@ async def running(
     Args:
         comfy, base: where it is, its base folder.
         absent: packages whose import fails in it.
+        python: what stands for the interpreter; the interpreter itself measures what a start and a first run take.
     """
     (base / "front").mkdir(exist_ok=True)
     (base / "front" / "index.html").write_text("no editor in this test", encoding="utf-8")
     path = os.pathsep.join([str(comfy_server.hide(base, absent)), os.environ.get("PYTHONPATH", "")])
     port = comfy_server.own_port()
-    process = comfy_server.start(sys.executable, comfy, base, port, base / "front", path)
+    process = comfy_server.start(python or [sys.executable], comfy, base, port, base / "front", path)
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
             comfy_server.wait_ready(process, base, port)

@@ -17,7 +17,7 @@ import aiohttp
 
 sys.path.insert(0, str(Path(__file__).parent))
 import refusing
-from serving import ABSENT, picture, queue, running
+from serving import ABSENT, PRELOADED, picture, queue, running
 
 COMMON = {
     "erase": "pizza", "kind": "object", "strength": 1.0, "keep": "", "seed": 0, "checkpoint": "", "any_base": False,
@@ -90,7 +90,8 @@ async def refusals(session: aiohttp.ClientSession) -> dict[str, Any]:
 
 async def run(comfy: Path, base: Path) -> dict[str, Any]:
     out: dict[str, Any] = {}
-    async with running(comfy, base, tuple(name for name in ABSENT if name != "diffusers")) as (session, info, _process):
+    absent = tuple(name for name in ABSENT if name != "diffusers")
+    async with running(comfy, base, absent, PRELOADED) as (session, info, _process):
         out["nodes"] = {name: item for name, item in info.items() if name.startswith("EraseMethod")}
         first = await queue(session, base_graph())
         before = pixels(await picture(session, first, "8"))

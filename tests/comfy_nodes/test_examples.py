@@ -34,9 +34,9 @@ def test_titles_differ_where_the_template_browser_cuts_them():
 
 
 @pytest.fixture(scope="module")
-def client(environment, in_comfy, tmp_path_factory):
+def client(environment, preloaded_comfy, in_comfy, tmp_path_factory):
     """A server with small random models where the templates look for published ones."""
-    python, comfy = environment
+    _, comfy = environment
     base = comfy_server.prepare(tmp_path_factory.mktemp("examples"), ROOT, "erase_nodes")
     for pack in ("small_sdxl.py", "few_steps.py"):
         comfy_server.prepare(base, ROOT / "tests" / "comfy_nodes" / pack, pack)
@@ -47,7 +47,7 @@ def client(environment, in_comfy, tmp_path_factory):
     (base / "front").mkdir()
     (base / "front" / "index.html").write_text("no editor in this test", encoding="utf-8")
     port = comfy_server.own_port()
-    process = comfy_server.start(python, comfy, base, port, base / "front", str(ROOT))
+    process = comfy_server.start(preloaded_comfy, comfy, base, port, base / "front", str(ROOT))
     try:
         comfy_server.wait_ready(process, base, port)
         yield Client(f"http://127.0.0.1:{port}")

@@ -69,7 +69,7 @@ def client(request, environment, tmp_path_factory):
         "ERASE_PLUGINS_CACHE": str(base / "cache"),
     }  # fmt: skip
     port = comfy_server.own_port()
-    process = comfy_server.start(python, comfy, base, port, base / "front", path, environment=nobody)
+    process = comfy_server.start([str(python)], comfy, base, port, base / "front", path, environment=nobody)
     try:
         comfy_server.wait_ready(process, base, port)
         found = Client(f"http://127.0.0.1:{port}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from serving import first_example, picture, queue, running
+from serving import PRELOADED, first_example, picture, queue, running
 from workflow import to_prompt
 
 
@@ -29,7 +29,8 @@ def today(graph: dict[str, Any]) -> dict[str, Any]:
 
 async def run(comfy: Path, base: Path, repository: Path) -> dict[str, Any]:
     out: dict[str, Any] = {}
-    async with running(comfy, base, absent=()) as (session, info, _process):  # methods that train are stopped here
+    # methods that train are stopped here
+    async with running(comfy, base, absent=(), python=PRELOADED) as (session, info, _process):
         out["nodes"] = {name: item for name, item in info.items() if name.startswith("Erase")}
         graph = first_example(repository, info)
         for name, item in {"classic": graph, "today": today(graph), "again": today(graph)}.items():

@@ -104,7 +104,7 @@ def test_half_written_files_of_killed_processes_are_cleared_away(place):
     assert sorted(file.name for file in place.iterdir()) == ["at_work.part", "key.safetensors"]
 
 
-def test_two_processes_never_see_half_a_file(place):
+def test_two_processes_never_see_half_a_file(place, preloaded):
     script = (
         "import torch; from erase_plugins.engine import disk_cache\n"
         "own = {'a': torch.ones(300, 300)}; like = {'a': ((300, 300), torch.float32)}\n"
@@ -114,7 +114,7 @@ def test_two_processes_never_see_half_a_file(place):
         "    found = disk_cache.read('key', like)\n"
         "    assert found is not None and torch.equal(found['a'], own['a'])\n"
     )
-    runs = [subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    runs = [subprocess.Popen([*preloaded, "-c", script], stderr=subprocess.PIPE, text=True) for _ in range(2)]
     for run in runs:
         _, said = run.communicate(timeout=120)
         assert run.returncode == 0, said

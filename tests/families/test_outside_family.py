@@ -66,15 +66,14 @@ def test_plan_erase_save_apply_remove(folder, tmp_path, method):
     assert torch.equal(predictions(pipe), base)
 
 
-def test_its_name_on_the_command_line(tmp_path):
+def test_its_name_on_the_command_line(preloaded, tmp_path):
     """As a one-file plugin, from the model's folder to the artifact and what is in it."""
     import subprocess
-    import sys
 
     outside_family.save(outside_family.build(), tmp_path / "toy-model")
     words = ["--plugin", outside_family.__file__, "run", "uce", "--model", tmp_path / "toy-model", "--erase", "pizza"]
     words += ["--out", tmp_path / "art", *(f"--set={key}={value}" for key, value in OPTIONS.items())]
-    command = [sys.executable, "-m", "erase_plugins.cli.main", *map(str, words)]
+    command = [*preloaded, "-m", "erase_plugins.cli.main", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "family toy (Toy family of another package)" in done.stdout

@@ -133,7 +133,7 @@ def test_every_file_by_its_name(hub, published, tmp_path):
         assert Path(hf_hub_download(REPO, item.name)).read_bytes() == (made.path / item.name).read_bytes()
 
 
-def test_push_fresh_process_pull_apply_equal_pictures(hub, published, tmp_path):
+def test_push_fresh_process_pull_apply_equal_pictures(hub, published, preloaded_without_hub, tmp_path):
     """Another process with an empty cache pulls, applies and draws: the same bytes, the same picture."""
     from erase_plugins import generate
 
@@ -149,7 +149,7 @@ def test_push_fresh_process_pull_apply_equal_pictures(hub, published, tmp_path):
     root = Path(__file__).resolve().parents[2]
     env = {**os.environ, **hub.environment(tmp_path / "home"), "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", code, REPO, BASE], env=env, capture_output=True, text=True, timeout=300
+        [*preloaded_without_hub, "-c", code, REPO, BASE], env=env, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     made = tmp_path / "made"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -49,7 +48,7 @@ print("EQUAL")
 """
 
 
-def test_diffusers_loads_the_shards_by_name(hub, pizza, base, tmp_path):
+def test_diffusers_loads_the_shards_by_name(hub, pizza, base, preloaded_without_hub, tmp_path):
     done = push(pizza, base, shard_bytes=200_000)
     files = hub.files(REPO)
     assert any("-of-0" in name for name in files)
@@ -59,7 +58,7 @@ def test_diffusers_loads_the_shards_by_name(hub, pizza, base, tmp_path):
     fuse_checkpoint(pizza, base, tmp_path / "fused")
     env = {**os.environ, **hub.environment(tmp_path / "home"), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", LOAD, REPO, str(tmp_path / "fused")],
+        [*preloaded_without_hub, "-c", LOAD, REPO, str(tmp_path / "fused")],
         env=env,
         capture_output=True,
         text=True,

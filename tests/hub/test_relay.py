@@ -9,7 +9,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -91,7 +90,7 @@ def olah_python():
 
 
 @pytest.fixture(scope="module", params=["lfs", "xet", "xet passed through"])
-def relayed(request, tmp_path_factory, made):
+def relayed(request, tmp_path_factory, made, preloaded_without_hub):
     """What a client sees that knows only the relay; the Hub behind keeps files by LFS or by xet."""
     python, tmp_path = olah_python(), tmp_path_factory.mktemp("relayed")
     xet = tmp_path / "xet" if "xet" in request.param else None
@@ -116,7 +115,7 @@ def relayed(request, tmp_path_factory, made):
                 more = {**hub.environment(tmp_path / "home"), "HF_ENDPOINT": f"http://127.0.0.1:{port}"}
                 more |= {"PYTHONPATH": str(ROOT), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
                 done = subprocess.run(
-                    [sys.executable, "-c", CLIENT, str(tmp_path / "got"), REPO, LIBRARY, hub.url],
+                    [*preloaded_without_hub, "-c", CLIENT, str(tmp_path / "got"), REPO, LIBRARY, hub.url],
                     env={**env, **more}, capture_output=True, text=True, timeout=300,
                 )  # fmt: skip
             finally:

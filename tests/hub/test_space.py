@@ -105,7 +105,7 @@ def test_the_space_asks_no_index_for_this_package(pizza):
             space_files(pizza, REPO, requirement=line)
 
 
-def test_the_copy_in_a_space_is_what_runs(tmp_path):
+def test_the_copy_in_a_space_is_what_runs(preloaded, tmp_path):
     """Drawn by the package out of the Space itself; plugins and the "hub:" form are known, the same bytes every time."""
     made = erase_plugins.erase("pocket", "pizza", "uce", out=tmp_path / "made", options={"vocabulary": "20"})
     files = space_files(made, REPO, copy=True)
@@ -128,9 +128,7 @@ def test_the_copy_in_a_space_is_what_runs(tmp_path):
         "import pathlib; print(pathlib.Path(erase_plugins.__file__).parent.parent)\n"
     )
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True, timeout=200
-    )
+    done = subprocess.run([*preloaded, "-c", code], cwd=folder, env=env, capture_output=True, text=True, timeout=200)
     assert "DREW" in done.stdout, done.stderr[-2000:]
     assert not Path(done.stdout.splitlines()[-1]).exists(), "the copy that it unpacked is gone"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -34,14 +33,14 @@ except PushRefused as error:
 """
 
 
-def write_together(hub, folders, place):
+def write_together(python, hub, folders, place):
     """What both writers print; they go on when both have looked at the repository."""
     go = place / "go"
     ready = [place / f"ready {number}" for number in range(len(folders))]
     writers = []
     for number, folder in enumerate(folders):
         env = {**os.environ, **hub.environment(place / f"home {number}"), "PYTHONPATH": str(ROOT)}
-        words = [sys.executable, "-c", WRITER, str(folder), REPO, str(ready[number]), str(go)]
+        words = [*python, "-c", WRITER, str(folder), REPO, str(ready[number]), str(go)]
         pipe = subprocess.PIPE
         writers.append(subprocess.Popen(words, env=env, cwd=ROOT, stdout=pipe, stderr=pipe, text=True))
     end = time.monotonic() + 150
@@ -55,7 +54,7 @@ def write_together(hub, folders, place):
 
 
 @pytest.mark.parametrize("exists", [True, False])
-def test_one_wins_and_the_other_is_told_what_changed(hub, made, tmp_path, exists):
+def test_one_wins_and_the_other_is_told_what_changed(hub, made, preloaded_without_hub, tmp_path, exists):
     pizza, hamburger = made["pizza"], made["hamburger"]
     if exists:
         hub_cards.push(pizza, REPO, license="mit")
@@ -63,7 +62,7 @@ def test_one_wins_and_the_other_is_told_what_changed(hub, made, tmp_path, exists
             made = item.save(tmp_path / f"small {number}", ("patch",))
             pizza, hamburger = (made, hamburger) if number == 0 else (pizza, made)
     folders = [pizza.path, hamburger.path]
-    told = write_together(hub, folders, tmp_path)
+    told = write_together(preloaded_without_hub, hub, folders, tmp_path)
     assert sorted(text.split()[0] for text in told) == ["PUSHED", "REFUSED"], told
     winner = next(number for number, text in enumerate(told) if text.startswith("PUSHED"))
     won, refused = load_artifact(folders[winner]), told[1 - winner]

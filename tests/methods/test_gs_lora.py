@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -86,11 +85,11 @@ with ep.apply(host, ep.load_artifact(sys.argv[2])):
 """
 
 
-def test_a_new_process_finds_the_same_and_the_manifest_says_what_was_done(folder, made, tmp_path):
+def test_a_new_process_finds_the_same_and_the_manifest_says_what_was_done(folder, made, preloaded, tmp_path):
     host = ep.load(str(folder))
     with ep.apply(host, made):
         here = logits(host, folder)
-    words = [sys.executable, "-c", _ELSEWHERE, str(folder), str(made.path), str(tmp_path / "logits.pt")]
+    words = [*preloaded, "-c", _ELSEWHERE, str(folder), str(made.path), str(tmp_path / "logits.pt")]
     subprocess.run(words, check=True, timeout=120, cwd=Path(__file__).parents[2])
     there = torch.load(tmp_path / "logits.pt", weights_only=True)
     assert (there - here).abs().max() < 1e-6

@@ -118,7 +118,7 @@ def running(environment, frontend, chromium, hub, running_base):
     base = running_base
     port = comfy_server.own_port()
     process = comfy_server.start(
-        python, comfy, base, port, frontend[1], str(ROOT), environment=hub.environment(base / "hf")
+        [str(python)], comfy, base, port, frontend[1], str(ROOT), environment=hub.environment(base / "hf")
     )
     try:
         comfy_server.wait_ready(process, base, port)

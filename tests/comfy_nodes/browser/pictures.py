@@ -47,7 +47,7 @@ def main() -> None:
         workflows = [path for path in sorted(WORKFLOWS.glob("*.json")) if not wanted or path.stem in wanted]
         port = comfy_server.own_port()
         process = comfy_server.start(
-            python, comfy, base, port, place / "comfyui_frontend_package" / "static", str(ROOT),
+            [str(python)], comfy, base, port, place / "comfyui_frontend_package" / "static", str(ROOT),
             environment=hub.environment(base / "hf"),
         )  # fmt: skip
         program = os.environ.get("ERASE_CHROMIUM") or shutil.which("chromium")

@@ -1,15 +1,17 @@
-"""Scripts for the ComfyUI interpreter that find the libraries imported: one process imports them and forks for each script.
+"""Programs that find the libraries imported: one process imports them and forks for each program.
 
 Importing torch, transformers and diffusers takes seconds of a processor. Only libraries are imported beforehand: ComfyUI
-and our packages are imported by every script anew. `command` gives what to run in place of the interpreter; it takes a
-script and its arguments, and is an ordinary process with streams, exit status and an environment of its own. Where a
-process cannot fork, or libraries would have been imported in another environment, the interpreter itself runs the script.
+and our packages are imported by every program anew. `command` gives what to run in place of the interpreter; it takes a
+script, ``-c TEXT`` or ``-m MODULE`` and arguments, and is an ordinary process with streams, exit status and an environment
+of its own. Where a process cannot fork, or libraries would have been imported in another environment, the interpreter
+itself runs the program. A test of importing, of memory or of dying at a certain moment starts the interpreter.
 
-Usage: python preloaded.py --serve SOCKET (the process that forks), python preloaded.py SOCKET SCRIPT ARGUMENT...
+Usage: python preloaded.py --serve SOCKET LIBRARY... (the process that forks), python preloaded.py SOCKET PROGRAM ARGUMENT...
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -20,43 +22,55 @@ import time
 from pathlib import Path
 
 #: what ComfyUI and our nodes import of others
-LIBRARIES = (
+COMFY = (
     "torch", "torchvision", "transformers.modeling_utils", "transformers.models.clip.modeling_clip", "scipy.stats", "kornia",
     "spandrel", "torchsde", "av", "aiohttp", "psutil", "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
 )  # fmt: skip
+#: what a command that loads a pipeline imports of others
+PIPELINES = (
+    "torch", "scipy.stats", "PIL.Image", "safetensors.torch", "transformers.modeling_utils", "transformers.models.clip.modeling_clip",
+    "transformers.models.clip.tokenization_clip", "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion", "peft",
+)  # fmt: skip
+#: of these, what reads no variable of the Hub's client: for programs with a Hub of their own
+WITHOUT_HUB = (
+    "torch",
+    "torch._dynamo",
+    "torch._inductor.compile_fx",
+    "torchvision",
+    "scipy.stats",
+    "scipy.optimize",
+    "PIL.Image",
+)
 #: variables that libraries read when they are imported begin with one of these; TORCHINDUCTOR_CACHE_DIR is not among them:
 #: torch itself sets it in a worker that has loaded a model, which could not share this process with one that has not
-_READ = (
-    "HF_",
-    "HUGGINGFACE_",
-    "TRANSFORMERS_",
-    "DIFFUSERS_",
-    "TORCH_",
-    "PYTORCH_",
-    "CUDA_",
-    "OMP_",
-    "MKL_",
-    "PYTHONHASH",
-)
+_READ = ("TORCH_", "PYTORCH_", "CUDA_", "OMP_", "MKL_", "PYTHON")
+#: the same for libraries that need not be among those imported
+_READ_BY = {
+    "huggingface_hub": ("HF_", "HUGGINGFACE_"),
+    "transformers": ("TRANSFORMERS_",),
+    "diffusers": ("DIFFUSERS_",),
+}
 
 
-def command(python: Path, place: Path) -> list[str]:
-    """What runs a script in place of ``python``.
+def command(python: str | Path, place: Path, name: str, libraries: tuple[str, ...]) -> list[str]:
+    """What runs a program in place of ``python``.
 
     Args:
         python: interpreter with the libraries.
         place: folder that the workers of a run share.
+        name: of the process that forks, in that folder.
+        libraries: what it imports.
     """
     if not sys.platform.startswith("linux"):
         return [str(python)]
     from filelock import FileLock
 
-    path = place / "preloaded"
-    with FileLock(place / "preloaded.lock"):
+    path = place / name
+    with FileLock(place / f"{name}.lock"):
         if not _lease(path):
             path.unlink(missing_ok=True)
             environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-            words = [str(python), __file__, "--serve", str(path)]
+            words = [str(python), __file__, "--serve", str(path), *libraries]
             quiet = subprocess.DEVNULL
             _STARTED.append(subprocess.Popen(words, env=environment, stdin=quiet, stdout=quiet, stderr=quiet))
             while not _lease(path):
@@ -83,7 +97,8 @@ def _lease(path: Path) -> bool:
 
 
 def _read_by_libraries(environment: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name.startswith(_READ)}
+    read = (*_READ, *(part for name, parts in _READ_BY.items() if name in sys.modules for part in parts))
+    return {name: value for name, value in environment.items() if name.startswith(read) and name != "PYTHONPATH"}
 
 
 def _ask(path: str, words: list[str]) -> None:
@@ -99,14 +114,18 @@ def _ask(path: str, words: list[str]) -> None:
     os._exit(int(answer or 1))
 
 
-def _serve(path: str) -> None:
+def _serve(path: str, libraries: list[str]) -> None:
     """Imports, then forks for whoever asks until nobody is left who might."""
+    import gc
     import importlib
     import selectors
 
     before = dict(os.environ)
-    for name in LIBRARIES:
+    gc.disable()
+    for name in libraries:
         importlib.import_module(name)
+    gc.freeze()  # what is forked need not look through them
+    gc.enable()
     added = {name: value for name, value in os.environ.items() if name not in before}
     door = socket.socket(socket.AF_UNIX)
     door.bind(path)
@@ -172,26 +191,31 @@ def _watch(channel: socket.socket, streams: list[int], before: dict[str, str], a
 
 
 def _run(words: list[str], cwd: str, environment: dict[str, str], streams: list[int]) -> None:
-    """Runs a script as the interpreter would, in this process, and ends it."""
+    """Runs a program as the interpreter would, in this process, and ends it."""
     import atexit
     import random
-    import runpy
     import threading
     import traceback
 
-    for number, stream in enumerate(streams):
+    for number, (stream, name) in enumerate(zip(streams, ("stdin", "stdout", "stderr"), strict=True)):
         os.dup2(stream, number)
         os.close(stream)
+        # anew, because an object knows from its beginning whether it can seek
+        was = getattr(sys, name)
+        lines = name == "stderr" or os.isatty(number)
+        kind, buffering = ("r", -1) if name == "stdin" else ("w", 1 if lines else -1)
+        made = open(number, kind, buffering, was.encoding, was.errors, closefd=False)  # noqa: SIM115  (until it ends)
+        setattr(sys, name, made)
+        setattr(sys, f"__{name}__", made)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
     paths = [item for item in environment.get("PYTHONPATH", "").split(os.pathsep) if item]
-    sys.path[:1] = [os.path.dirname(os.path.abspath(words[0])), *paths]
-    sys.argv = list(words)
+    sys.path[:1] = paths
     random.seed()
     status = 0
     try:
-        runpy.run_path(words[0], run_name="__main__")
+        _begin(words)
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
@@ -204,8 +228,34 @@ def _run(words: list[str], cwd: str, environment: dict[str, str], streams: list[
     os._exit(status)
 
 
+def _begin(words: list[str]) -> None:
+    """A text, a module or a script, as the first of the words says."""
+    import importlib
+    import runpy
+    from types import ModuleType
+
+    sys.modules.pop("sitecustomize", None)
+    with contextlib.suppress(ImportError):
+        importlib.import_module("sitecustomize")  # there may be one in PYTHONPATH
+    first, *rest = words
+    if first == "-c":
+        text, *rest = rest
+        sys.path.insert(0, "")
+        sys.argv = ["-c", *rest]
+        main = sys.modules["__main__"] = ModuleType("__main__")
+        exec(compile(text, "<string>", "exec"), vars(main))
+    elif first == "-m":
+        sys.path.insert(0, os.getcwd())
+        sys.argv = rest
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    else:
+        sys.path.insert(0, os.path.dirname(os.path.abspath(first)))
+        sys.argv = list(words)
+        runpy.run_path(first, run_name="__main__")
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "--serve":
-        _serve(sys.argv[2])
+        _serve(sys.argv[2], sys.argv[3:])
     else:
         _ask(sys.argv[1], sys.argv[2:])
