@@ -49,7 +49,8 @@ def command(
     if concept is None:
         raise RequestError("nothing to take out was named; add --erase TEXT")
     quiet_libraries()
-    from erase_plugins.workflow.cleaning import KIND, check_out, clean_lora, lora_file, lora_files
+    from erase_plugins.workflow.cleaning import clean_lora
+    from erase_plugins.workflow.lora_places import KIND, check_out, lora_file, lora_files
 
     place, there = Path(out), existing(lora, "LoRA")
     if many := lora_files(there):

@@ -26,7 +26,8 @@ def clean_each(
         EraseError: names the first file that failed.
     """
     from erase_plugins.artifacts.locks import locked
-    from erase_plugins.workflow.cleaning import BareBase, place_in
+    from erase_plugins.workflow.lora_measured import BareBase
+    from erase_plugins.workflow.lora_places import place_in
     from erase_plugins.workflow.models import find_model
 
     if out.is_file() or out.suffix.lower() == ".safetensors":

@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 import math
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.artifacts.artifact import Artifact
-from erase_plugins.artifacts.atomic import atomic_file, atomic_folder
 from erase_plugins.artifacts.edit import Delta, Edit, LowRank
-from erase_plugins.artifacts.lora_rewrite import PEFT_CONFIG, PEFT_FILE
 from erase_plugins.artifacts.manifest import HEADER_KEY
-from erase_plugins.errors import ArtifactError, CorruptArtifact, RequestError, Unsupported
+from erase_plugins.errors import CorruptArtifact, RequestError, Unsupported
 from erase_plugins.families.model import EMBEDDING_MAP
 from erase_plugins.given import checked
-from erase_plugins.hints import Hint
 from erase_plugins.manager import get_manager
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.found import FoundModel
+from erase_plugins.workflow.lora_measured import BareBase, in_force, measured
+from erase_plugins.workflow.lora_places import lora_file, written_at
 from erase_plugins.workflow.models import as_target, find_model
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-#: names under which LoRAs lie in folders
-_NAMES = (PEFT_FILE, "pytorch_lora_weights.safetensors")
-#: kind in the marker of a peft folder
-KIND = "lora"
-#: prompts on which a LoRA's effect elsewhere is measured, those with a word of the concept left out
-_OTHERS = ("a photo of a dog", "a house", "a red flower", "a man on a road", "a boat at night", "two books")
 
 
 @dataclass(frozen=True)
@@ -70,13 +60,6 @@ class CleanedLora:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {"schema": 1, **asdict(self), "path": None if self.path is None else str(self.path)}
-
-
-@dataclass(frozen=True)
-class BareBase:
-    """What a base does without any LoRA, by what it was asked: measured for the first LoRA, and known to the next."""
-
-    found: dict[tuple[Any, ...], Any] = field(default_factory=dict)
 
 
 @checked
@@ -144,10 +127,10 @@ def clean_lora(
     if dry_run or out is None:
         return made
     place = Path(out)
-    with _place(place, file) as work:
+    with written_at(place, file) as work:
         target = as_target(found, **load) if isinstance(found, FoundModel) else as_target(found)
         clean = _run(file, loaded, layout, target, phrases, keep, strict, steps, seed, work)
-        before, after, alone = _measured(target, loaded, clean, phrases, keep, images, seed, bare or BareBase())
+        before, after, alone = measured(target, loaded, clean, phrases, keep, images, seed, bare or BareBase())
         if not all(map(math.isfinite, (*before.values(), *after.values()))):
             raise CorruptArtifact(
                 f"with '{file.name}' predictions are no numbers any more; its values or alphas are damaged"
@@ -156,66 +139,6 @@ def clean_lora(
         nothing = "the LoRA changes no prediction here, so there was nothing to take out"
         made = replace(made, notes=(*made.notes, nothing))
     return replace(made, path=place, before=before, after=after, base=alone)
-
-
-def lora_file(place: Path) -> Path:
-    """The LoRA file of a path: itself, or the one with a usual name in a folder.
-
-    Raises:
-        ArtifactError: none, or several.
-    """
-    if place.is_file():
-        return place
-    there = [place / name for name in _NAMES if (place / name).is_file()] if place.is_dir() else []
-    if len(there) != 1:
-        what = "several LoRA files" if there else "no LoRA file"
-        raise ArtifactError(f"{what} at '{place.name}'; give one .safetensors file, or a folder with {_NAMES[0]}")
-    return there[0]
-
-
-def lora_files(place: Path) -> list[Path]:
-    """The LoRAs of a folder that is a collection of them: files, and folders of a single one, such as peft adapters.
-
-    Empty for a file, and for the folder of a single one.
-    """
-    if not place.is_dir() or _single(place):
-        return []
-    return sorted(item for item in place.iterdir() if _single(item) or _named(item))
-
-
-def _single(place: Path) -> bool:
-    """Whether a folder holds one LoRA, or says that it does."""
-    return any((place / name).is_file() for name in (*_NAMES, PEFT_CONFIG))
-
-
-def _named(place: Path) -> bool:
-    return place.is_file() and place.suffix.lower() == ".safetensors"
-
-
-def place_in(out: Path, lora: Path) -> Path:
-    """Where one of `lora_files` goes below another folder: under the name that it has, a file in its folder too."""
-    alone = lora.is_dir() and (lora / _NAMES[1]).is_file() and not (lora / PEFT_CONFIG).is_file()
-    return out / lora.name / _NAMES[1] if alone else out / lora.name
-
-
-def check_out(place: Path, file: Path) -> None:
-    """Refuses an output of the wrong kind: peft needs a folder, all others a file.
-
-    Raises:
-        RequestError: says which.
-    """
-    peft, named = file.name == PEFT_FILE, place.suffix.lower() == ".safetensors"
-    if peft and named:
-        raise RequestError(
-            "a peft adapter is a folder of two files; give ", Hint("out"), f" a folder, not '{place.name}'"
-        )
-    if not peft and not named:
-        raise RequestError(
-            Hint("out"),
-            f" {place.name} must end in .safetensors; for example ",
-            Hint("out"),
-            f" {place.name}.safetensors",
-        )
 
 
 def _checked(file: Path, loaded: Artifact, info: Any) -> Any:
@@ -279,19 +202,6 @@ def _counts(places: Any) -> dict[str, int]:
     return found
 
 
-@contextmanager
-def _place(place: Path, file: Path) -> Iterator[Path]:
-    """The path of the file to write; what lies beside it in a peft adapter comes along."""
-    check_out(place, file)
-    if file.name != PEFT_FILE:
-        with atomic_file(place, False) as work:
-            yield work
-        return
-    with atomic_folder(place, False, KIND) as folder:
-        shutil.copyfile(file.with_name(PEFT_CONFIG), folder / PEFT_CONFIG)
-        yield folder / PEFT_FILE
-
-
 def _run(
     file: Path, loaded: Artifact, layout: Any, target: Any, phrases: Sequence[str],
     keep: Sequence[str], strict: bool, steps: int, seed: int, work: Path,
@@ -304,13 +214,13 @@ def _run(
     names = down_names(file, layout, target.family)
     schedule = Schedule(steps=steps)
     new, tried = project(
-        target, loaded.edit.deltas, phrases, keep, lambda: _on(target, loaded), schedule.tries if steps else ()
+        target, loaded.edit.deltas, phrases, keep, lambda: in_force(target, loaded), schedule.tries if steps else ()
     )
     if steps:
         solved = replace(loaded, edit=_with(loaded.edit, new))
         new |= taught_off(
-            target, loaded.edit.deltas, tried, phrases, keep, seed, lambda: _on(target, loaded),
-            lambda: _on(target, solved), schedule,
+            target, loaded.edit.deltas, tried, phrases, keep, seed, lambda: in_force(target, loaded),
+            lambda: in_force(target, solved), schedule,
         )  # fmt: skip
     if strict:
         places = [(component, key) for component, group in loaded.edit.deltas.items() for key in group]
@@ -337,69 +247,3 @@ def _with(edit: Edit, factors: Mapping[tuple[str, str], Tensor]) -> Edit:
         for component, group in edit.deltas.items()
     }
     return Edit(edit.family, deltas)
-
-
-@contextmanager
-def _on(target: Any, artifact: Artifact | None) -> Iterator[None]:
-    """Inside, the LoRA is in force on the target."""
-    from erase_plugins.runtime.apply import apply_to
-
-    if artifact is None:
-        yield
-        return
-    with ExitStack() as undo:
-        undo.callback(_forget, target)
-        undo.callback(apply_to(target, artifact, 1.0).remove)
-        _forget(target)
-        yield
-
-
-def _forget(target: Any) -> None:
-    """Drops cached rows of prompts, which the LoRA may change."""
-    getattr(target, "forget", lambda: None)()
-
-
-def _measured(
-    target: Any, old: Artifact, new: Artifact, phrases: Sequence[str], keep: Sequence[str], images: int, seed: int,
-    base: BareBase,
-) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:  # fmt: skip
-    from erase_plugins.evaluation.lora_effect import predictions, relative, shown
-
-    named = [frame.format(phrase) for phrase in phrases for frame in ("a {}", "a photo of a {}", "a {} on a table")]
-    own = {part for phrase in phrases for part in phrase.lower().split()}
-    others = [f"a photo of {word}" for word in keep] + [text for text in _OTHERS if own.isdisjoint(text.split())]
-
-    def look(state: Artifact | None) -> tuple[list[Tensor], float | None]:
-        with _on(target, state):
-            seen = [predictions(target, prompts, seed) for prompts in (named, others)]
-            return seen, shown(target, _judge(target, phrases[0]), phrases[0], images, seed) if images else None
-
-    question = (*phrases, None, *keep, None, images, seed)
-    if question not in base.found:
-        base.found[question] = look(None)
-    found = {"base": base.found[question], "before": look(old), "after": look(new)}
-    states, rates = ({name: parts[place] for name, parts in found.items()} for place in (0, 1))
-    bare = states["base"]
-    told = {
-        name: {
-            "effect": relative(states[name][0], bare[0]), "elsewhere": relative(states[name][1], bare[1]),
-            "moved": relative(states[name][1], states["before"][1]),
-        }
-        for name in ("before", "after")
-    }  # fmt: skip
-    told["base"] = {}
-    for name, rate in rates.items():
-        if rate is not None:
-            told[name]["rate"] = rate
-    return told["before"], told["after"], told["base"]
-
-
-def _judge(target: Any, concept: str) -> Any:
-    """A registered judge that knows the concept; None without."""
-    from erase_plugins.workflow.measure import pick_judge
-
-    try:
-        judge = pick_judge(target, None, [concept])
-    except Unsupported:
-        return None
-    return judge if any(concept in labels for labels in judge.axes.values()) else None
