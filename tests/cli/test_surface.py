@@ -290,3 +290,19 @@ def test_the_package_runs_as_a_module(monkeypatch, capsys):
         runpy.run_module("erase_plugins", run_name="__main__")
     assert not ended.value.code
     assert capsys.readouterr().out == f"erase-plugins {__version__}\n"
+
+
+def test_stopped_while_it_is_imported_the_command_ends_without_a_traceback(monkeypatch, capsys):
+    """As a shell says it of Ctrl-C; click is not there yet to catch it."""
+
+    class Stopped:
+        def find_spec(self, name, *_):
+            if name == "erase_plugins.cli.main":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "erase_plugins.cli.main")
+    monkeypatch.setattr(sys, "meta_path", [Stopped(), *sys.meta_path])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("erase_plugins", run_name="__main__")
+    assert ended.value.code == 130
+    assert capsys.readouterr() == ("", "")
