@@ -239,16 +239,18 @@ def decide(
 
 @declare("status", example="desk")
 @desk_options
+@click.argument("case", required=False)
 @click.option("--on", "day", metavar="DATE", help="As it looks on this day; by default today, in UTC as the ledger.")
 @click.option("--open", "pending", is_flag=True, help="Only those that wait for an answer.")
-def status(folder: str, key: str | None, day: str | None, pending: bool) -> None:
-    """Show all requests, how long there is to answer them, and what comes next."""
+def status(folder: str, key: str | None, case: str | None, day: str | None, pending: bool) -> None:
+    """Show all requests, or the one that is named: how long there is to answer them, and what comes next."""
     from erase_plugins.requests.deadlines import date
     from erase_plugins.requests.states import ANSWERED
 
     ledger = _read(folder, key)
     today = _today() if day is None else date(day)
-    facts = [case.facts(today) for case in ledger.cases.values() if not pending or case.state not in ANSWERED]
+    asked = ledger.cases.values() if case is None else [ledger.case(case)]
+    facts = [item.facts(today) for item in asked if not pending or item.state not in ANSWERED]
     facts.sort(key=lambda item: (item["state"] in ANSWERED, item["due"]))
     names = ("case", "kind", "state", "received", "due", "days_left", "warning", "remedy", "attempt", "next")
     title = f"requests: {len(facts)}; lines of the ledger: {len(ledger.entries)}; as of {today} (UTC)"
@@ -256,6 +258,8 @@ def status(folder: str, key: str | None, day: str | None, pending: bool) -> None
           [[item[name] for name in names] for item in facts], ("days left", "attempt"))  # fmt: skip
     for item in facts:
         _warn(item)
+    if case is not None:
+        _next(folder, ledger.case(case))
     emit({"schema": 1, "day": str(today), "requests": facts, "lines": len(ledger.entries), "head": ledger.head})
 
 
@@ -315,10 +319,15 @@ def _done(desk: str, ledger: Any, name: str, dry_run: bool, **more: Any) -> None
         say("dry run: nothing was written")
     else:
         say(f"request {case.id}: {case.state}")
-        if facts["next"]:
-            needed = _NEEDED.get(facts["next"], "").replace("--model MODEL", f"--model {_model(case)}")
-            say(f"next: {_typed(facts['next'], desk, case.id)}{needed and f' {needed}'}")
+        _next(desk, case)
     emit({"schema": 1, "dry_run": dry_run, **facts, **more})
+
+
+def _next(desk: str, case: Any) -> None:
+    """Says the command that takes a request further."""
+    if step := case.facts(_today())["next"]:
+        needed = _NEEDED.get(step, "").replace("--model MODEL", f"--model {_model(case)}")
+        say(f"next: {_typed(step, desk, case.id)}{needed and f' {needed}'}")
 
 
 def _typed(step: str, desk: str, name: str) -> str:

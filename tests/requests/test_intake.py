@@ -48,6 +48,18 @@ def test_what_is_next_is_a_whole_command(erase, tmp_path):  # noqa: F811
     command.make_context(name, words).close()
 
 
+def test_status_of_one_request_says_how_it_goes_on(erase, tmp_path):  # noqa: F811
+    desk = Desk.create(tmp_path / "desk")
+    first, _ = receive(desk, "person", [CANARY])
+    receive(desk, "person", [OTHER])
+    ran = erase("request", "status", tmp_path / "desk", first)
+    assert f"next: erase-plugins request verify {tmp_path / 'desk'} {first} --identity" in ran.out
+    found = erase("request", "status", tmp_path / "desk", first, "--json").data["requests"]
+    assert [item["case"] for item in found] == [first]
+    assert len(erase("request", "status", tmp_path / "desk", "--json").data["requests"]) == 2
+    assert erase("request", "status", tmp_path / "desk", "r-nobody").code == 2
+
+
 def test_a_letter_that_lay_too_long_is_late_from_the_start(erase, tmp_path):  # noqa: F811
     words = ("request", "new", tmp_path / "desk", "--kind", "person", "--subject", CANARY)
     assert "overdue" not in erase(*words).err

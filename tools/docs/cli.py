@@ -80,7 +80,8 @@ def _section(title: str, command: click.Command, text: str) -> str:
 def _argument(item: click.Argument) -> str:
     if isinstance(item.type, click.Choice):
         return f"[{'|'.join(map(str, item.type.choices))}]"
-    return item.metavar or str(item.name).upper()
+    name = str(item.name).upper()
+    return item.metavar or (name if item.required else f"[{name}]")
 
 
 def _row(item: click.Option) -> str:
