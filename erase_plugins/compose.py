@@ -7,37 +7,25 @@ summed exactly. Gated artifacts hold one memory per concept, which are added and
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
-from itertools import combinations
-from types import SimpleNamespace
 from typing import Any
 
-from erase_plugins.artifacts.absent import absent
 from erase_plugins.artifacts.artifact import Artifact
-from erase_plugins.artifacts.edit import Edit
 from erase_plugins.artifacts.gated import is_gated, without
-from erase_plugins.artifacts.lineage import CHAIN, together
-from erase_plugins.artifacts.lowrank import total
-from erase_plugins.artifacts.manifest import Manifest, slug
-from erase_plugins.artifacts.overlap import in_both
 from erase_plugins.artifacts.policy import policies
-from erase_plugins.artifacts.solved import DENOISER, statistics_of
-from erase_plugins.artifacts.statistics import Member, Statistics
-from erase_plugins.artifacts.store import lower_for
-from erase_plugins.errors import ArtifactError, BaseMismatch, PluginAbsent, RequestError, UnknownName
+from erase_plugins.artifacts.solved import statistics_of
+from erase_plugins.artifacts.statistics import Statistics
+from erase_plugins.errors import ArtifactError, PluginAbsent, RequestError
 from erase_plugins.given import checked
-from erase_plugins.hints import Hint, stored
-from erase_plugins.manager import get_manager
-from erase_plugins.plain_text import whole_words
+from erase_plugins.hints import stored
 from erase_plugins.types import Concept
 from erase_plugins.workflow.artifacts import load_artifact
+from erase_plugins.workflow.joint_solution import joint, method_of, recipe_of, solved
+from erase_plugins.workflow.merged import merged_name, now, same_base, without_notes
+from erase_plugins.workflow.summing import summed
 
 MODES = ("auto", "joint", "sum")
-#: so many notes and so many warnings of what was merged are kept
-_MOST_TEXTS = 24
 
 
 @checked
@@ -88,8 +76,8 @@ def merge(
             if mode == "joint" or isinstance(error, PluginAbsent):
                 raise
             note = f"summed, not solved jointly: {stored(error)}"
-            return _summed(loaded, factors, target, note)
-    return _summed(loaded, factors, target, "summed as asked")
+            return summed(loaded, factors, target, note)
+    return summed(loaded, factors, target, "summed as asked")
 
 
 @checked
@@ -119,7 +107,7 @@ def add(
     from erase_plugins.workflow.run import make_plan, run_plan
 
     first, target = load_artifact(artifact), as_target(target)
-    _method(first.manifest.method["id"], first.manifest)
+    method_of(first.manifest.method["id"], first.manifest)
     gated = is_gated(first.edit)
     if not gated:
         statistics_of(first.edit, first.name)
@@ -140,7 +128,7 @@ def add(
     plan = make_plan(request, target.info)
     second = run_plan(plan, target)
     if gated:
-        both = _summed([first, second], [1.0, 1.0], target, "one gated memory per concept, side by side", "add")
+        both = summed([first, second], [1.0, 1.0], target, "one gated memory per concept, side by side", "add")
     else:
         both = joint([first, second], action="add")
     if KEY not in plan.request.extra:
@@ -180,7 +168,7 @@ def revoke(
     remaining = tuple(item for item in loaded.manifest.concepts if item.text not in names)
     kept = loaded.manifest.preserve if forget else tuple(dict.fromkeys([*loaded.manifest.preserve, *names]))
     entry = {"action": "revoke", "concepts": names, "kept": not forget}
-    return _solved(_without_notes(loaded.manifest, names), statistics, remaining, kept, entry)
+    return solved(without_notes(loaded.manifest, names), statistics, remaining, kept, entry)
 
 
 def _ungated(artifact: Artifact, names: Sequence[str]) -> Artifact:
@@ -189,7 +177,7 @@ def _ungated(artifact: Artifact, names: Sequence[str]) -> Artifact:
     remaining = tuple(item for item in artifact.manifest.concepts if item.text not in names)
     entry = {"action": "revoke", "concepts": list(names), "at": now()}
     return Artifact(
-        _without_notes(artifact.manifest, names).changed(
+        without_notes(artifact.manifest, names).changed(
             name=merged_name(remaining), concepts=remaining, rank=edit.rank, modules=len(edit), created=now(),
             history=(*artifact.manifest.history, entry),
         ),
@@ -206,7 +194,7 @@ def _with_rows(artifact: Artifact, statistics: Statistics, names: Sequence[str],
     from erase_plugins.runtime.guard import check_base
 
     check_base(artifact.manifest, target, edit=artifact.edit)
-    recipe = _recipe(artifact)
+    recipe = recipe_of(artifact)
     table = {concept.text: concept for concept in artifact.manifest.concepts}
     again = {}
     for name in missing:
@@ -230,216 +218,3 @@ def _refuse_twice(artifacts: Sequence[Artifact]) -> None:
                 "the strength when applying)"
             )
         alike.append(item)
-
-
-def _refuse_forms(artifacts: Sequence[Artifact], edits: Sequence[Edit]) -> None:
-    """Refuses an artifact beside a file of its own in another layout."""
-    from erase_plugins.runtime.twice import same_change
-
-    for (first, one), (second, other) in combinations(zip(artifacts, edits, strict=True), 2):
-        if same_change(one, other):
-            raise RequestError(
-                f"'{second.name}' is '{first.name}' in another form, and its change would act twice; give it once"
-            )
-
-
-def same_base(artifacts: Sequence[Artifact]) -> None:
-    """Refuses artifacts of different bases.
-
-    Raises:
-        BaseMismatch: names both.
-    """
-    from erase_plugins.artifacts.fingerprint import base_difference
-
-    first = artifacts[0].manifest
-    for item in artifacts[1:]:
-        difference = base_difference(first.base, item.manifest.base)
-        if difference:
-            raise BaseMismatch(f"'{first.name}' and '{item.name}' were made for different bases: {difference}")
-
-
-def joint(
-    artifacts: Sequence[Artifact],
-    strengths: Sequence[float] | None = None,
-    target: Any = None,
-    *,
-    encode: bool = False,
-    action: str = "merge",
-) -> Artifact:
-    """The joint solution of closed-form artifacts.
-
-    Args:
-        artifacts: of one method, settings and base.
-        strengths: how far each is moved to what it becomes; 1 if None.
-        target: solve on its effective weights, LoRAs included; None uses what was stored.
-        encode: also encode all phrases again with the target's text encoder.
-        action: word for the history.
-
-    Raises:
-        ArtifactError: no statistics, or settings differ.
-    """
-    parts = [statistics_of(item.edit, item.name) for item in artifacts]
-    if target is not None:
-        from erase_plugins.engine.collect import refresh
-
-        recipes = [_recipe(item) if encode else None for item in artifacts]
-        parts = [
-            _renewed(refresh(part, target, recipe), target, item.manifest)
-            for part, recipe, item in zip(parts, recipes, artifacts, strict=True)
-        ]
-    factors = [1.0] * len(parts) if strengths is None else strengths
-    parts = [part.at(float(factor)) for part, factor in zip(parts, factors, strict=True)]
-    statistics = parts[0].joined(parts[1:])
-    # of a concept that several erase, the first one's rows hold
-    table = {concept.text: concept for item in reversed(artifacts) for concept in item.manifest.concepts}
-    concepts = tuple(table[name] for name in statistics.members)
-    kept = tuple(sorted({text for item in artifacts for text in item.manifest.preserve} - set(table)))
-    entry = {"action": action, "members": sorted(item.name for item in artifacts)}
-    manifest = _of_all(artifacts, action)
-    told = tuple(
-        f"'{name}' was erased otherwise in '{item.name}', which does not count: the first one's holds"
-        for name, item in _otherwise(artifacts, parts)
-    )
-    return _solved(replace(manifest, warnings=(*told, *manifest.warnings)), statistics, concepts, kept, entry)
-
-
-def _otherwise(artifacts: Sequence[Artifact], parts: Sequence[Statistics]) -> Iterator[tuple[str, Artifact]]:
-    """Concepts, with the artifact, that an earlier one erases with another guide, weight or phrases."""
-    first: dict[str, Member] = {}
-    for artifact, part in zip(artifacts, parts, strict=True):
-        for name, member in part.members.items():
-            if not first.setdefault(name, member).same(member):
-                yield name, artifact
-
-
-def _of_all(artifacts: Sequence[Artifact], action: str) -> Manifest:
-    """The first one's manifest with the notes and warnings of all, as far as somebody would read them."""
-    found: dict[str, Any] = {}
-    erased = {concept.text for item in artifacts for concept in item.manifest.concepts}
-    kept = sorted({text for item in artifacts for text in item.manifest.preserve} & erased)
-    own = {"notes": [], "warnings": [f"'{text}' is erased, although one of the parts was to keep it" for text in kept]}
-    for name in ("notes", "warnings"):
-        first = own[name] if action == "merge" else []  # who adds a concept by name means it
-        texts = list(dict.fromkeys([*first, *(text for item in artifacts for text in getattr(item.manifest, name))]))
-        more = [f"{len(texts) - _MOST_TEXTS} more {name} stand in what was merged"] if len(texts) > _MOST_TEXTS else []
-        found[name] = (*texts[:_MOST_TEXTS], *more)
-    return replace(artifacts[0].manifest, **found)
-
-
-def _without_notes(manifest: Manifest, gone: Sequence[str]) -> Manifest:
-    """The manifest without the notes and warnings that name what is gone and nothing that stays."""
-    stays = [item.text for item in manifest.concepts if item.text not in gone]
-
-    def holds(text: str) -> bool:
-        return _names(text, stays) or not _names(text, gone)
-
-    return replace(
-        manifest, notes=tuple(filter(holds, manifest.notes)), warnings=tuple(filter(holds, manifest.warnings))
-    )
-
-
-def _names(text: str, concepts: Sequence[str]) -> bool:
-    return any(re.search(whole_words(name), text) for name in concepts if name.strip())
-
-
-def _method(name: Any, manifest: Manifest) -> Any:
-    """The method that an artifact needs to be solved again.
-
-    Raises:
-        PluginAbsent: nobody here has it; names the package.
-    """
-    try:
-        return get_manager().method(str(name))
-    except UnknownName as error:
-        raise absent(manifest.name, "method", str(name), manifest) from error
-
-
-def _renewed(statistics: Statistics, target: Any, manifest: Manifest) -> Statistics:
-    """What a method keeps of the model's weights, read off ``target``; `renew` is optional."""
-    renew = getattr(_method(statistics.solver["method"], manifest), "renew", None)
-    found: Statistics = statistics if renew is None else renew(statistics, target)
-    return found
-
-
-def _recipe(artifact: Artifact) -> Any:
-    method = _method(artifact.manifest.method["id"], artifact.manifest)
-    return method.Options(**artifact.manifest.options).recipe()
-
-
-def _solved(
-    manifest: Manifest,
-    statistics: Statistics,
-    concepts: tuple[Concept, ...],
-    preserve: tuple[str, ...],
-    entry: dict[str, Any],
-) -> Artifact:
-    edit = _method(statistics.solver["method"], manifest).solve(statistics, _family(manifest.family))
-    return Artifact(
-        manifest.changed(
-            name=merged_name(concepts), concepts=concepts, preserve=preserve, kinds=tuple(sorted(edit.kinds)),
-            rank=edit.rank, created=now(), history=(*manifest.history, {**entry, "at": now()}),
-        ),
-        edit,
-    )  # fmt: skip
-
-
-def _family(name: str) -> Any:
-    """A family by its id; its name and the usual denoiser where it is not installed here."""
-    try:
-        return get_manager().family(name)
-    except UnknownName:
-        return SimpleNamespace(id=name, denoiser=DENOISER)
-
-
-def _summed(
-    artifacts: Sequence[Artifact], factors: Sequence[float], target: Any, note: str, action: str = "merge"
-) -> Artifact:
-    edits = [item.edit for item in artifacts]
-    mixed = any("contextmap" in edit.kinds for edit in edits) and any(edit.kinds - {"contextmap"} for edit in edits)
-    if mixed:
-        if target is None:
-            raise ArtifactError(
-                "context maps and weight changes can be summed only with the base model; ", Hint("model", before="give")
-            )
-        edits = [lower_for(edit, target) for edit in edits]
-    _refuse_forms(artifacts, edits)
-    edit = total(list(zip(edits, factors, strict=True)))
-    proven = next((item.manifest.certificate for item in artifacts if item.manifest.certificate), None)
-    first = replace(_of_all(artifacts, action), certificate=proven)  # so that its loss is told
-    table = {concept.name: concept for item in artifacts for concept in item.manifest.concepts}
-    concepts = tuple(table[name] for name in sorted(table))
-    kept = tuple(sorted({text for item in artifacts for text in item.manifest.preserve} - set(table)))
-    methods = sorted({str(item.manifest.method["id"]) for item in artifacts})
-    entry = {"action": action, "members": [item.name for item in artifacts], "weights": list(factors), "at": now()}
-    chain, orphans = together(artifacts)
-    first = replace(first, warnings=(*_counted_twice(artifacts), *first.warnings))
-    if orphans:
-        note = f"{note}; {', '.join(orphans)} was trained on top of others that are not in it"
-    if chain is not None:
-        first = replace(first, extra={**first.extra, CHAIN: chain})
-    manifest = first.changed(
-        name=merged_name(concepts), concepts=concepts, preserve=kept, method={**first.method, "id": "+".join(methods)},
-        kinds=tuple(sorted(edit.kinds)), rank=edit.rank, created=now(), notes=(*first.notes, note),
-        history=(*first.history, entry),
-    )  # fmt: skip
-    return Artifact(manifest, edit)
-
-
-def _counted_twice(artifacts: Sequence[Artifact]) -> Iterator[str]:
-    """What a sum holds twice, though it was meant once."""
-    for first, second in combinations(artifacts, 2):
-        if set(first.manifest.erased) & set(second.manifest.erased) and (both := in_both(first, second)):
-            yield f"'{first.name}' and '{second.name}' both hold {', '.join(both)}, which counts twice in their sum"
-
-
-def merged_name(concepts: Sequence[Concept]) -> str:
-    """Name of an artifact that erases these concepts."""
-    texts = [concept.name for concept in concepts]
-    if len(texts) > 3:
-        return slug(f"erase_{texts[0]}_and_{len(texts) - 1}_more")
-    return slug("erase_" + "_".join(texts))
-
-
-def now() -> str:
-    """UTC time for manifests."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -46,7 +46,7 @@ class Stack:
     entries: tuple[Entry, ...]
 
     def __post_init__(self) -> None:
-        from erase_plugins.compose import same_base
+        from erase_plugins.workflow.merged import same_base
 
         names = [entry.artifact.name for entry in self.entries]
         twice = sorted({name for name in names if names.count(name) > 1})
@@ -102,7 +102,7 @@ class Stack:
             target: solve closed-form members on its effective weights; None uses what they have stored.
             encode: also encode their phrases again with the target's text encoder.
         """
-        from erase_plugins.compose import joint
+        from erase_plugins.workflow.joint_solution import joint
 
         groups: list[tuple[dict[str, Any], list[Entry]]] = []
         others: list[Layer] = []

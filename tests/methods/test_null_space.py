@@ -11,11 +11,11 @@ import erase_plugins as ep
 from erase_plugins.artifacts.free_space import free_basis
 from erase_plugins.artifacts.solved import statistics_of
 from erase_plugins.artifacts.store import lower_for
-from erase_plugins.compose import joint
 from erase_plugins.engine.frame_rows import frame_rows
 from erase_plugins.errors import RequestError
 from erase_plugins.manager import get_manager
 from erase_plugins.methods.null_space.solution import Problem, fewer
+from erase_plugins.workflow.joint_solution import joint
 
 FAST = {
     "vocabulary": 60, "frames": (), "tokens": "window", "expand": False, "aliases": False, "soft": 0.0, "tau": 1e-3,
