@@ -64,16 +64,20 @@ def _equal(first: Tensor, second: Tensor) -> bool:
     return first.shape == second.shape and first.dtype == second.dtype and torch.equal(first, second.to(first.device))
 
 
-def same_change(first: Edit, second: Edit) -> bool:
+def same_change(first: tuple[Artifact, Edit], second: tuple[Artifact, Edit]) -> bool:
     """Whether two edits change the same weights in the same way, at whatever strength: an artifact and a LoRA of it.
 
     Args:
-        first, second: as changes of weights (`artifacts.store.lower_for`); what is none is equal to nothing. Of two
-            gated ones, equal memories may stand behind other gates (see `artifacts.overlap`).
+        first, second: artifacts with their edits as changes of weights (`artifacts.store.lower_for`); what is none is
+            equal to nothing, and what both say to erase must not be apart, since a method may do the same for any
+            concept. Of two gated ones, equal memories may stand behind other gates (see `artifacts.overlap`).
     """
-    if is_gated(first) and is_gated(second):
+    one, other = (set(artifact.manifest.erased) for artifact, _ in (first, second))
+    if one and other and one.isdisjoint(other):
         return False
-    mine, theirs = (_changes(edit) for edit in (first, second))
+    if is_gated(first[1]) and is_gated(second[1]):
+        return False
+    mine, theirs = (_changes(edit) for _, edit in (first, second))
     if not mine or mine.keys() != theirs.keys():
         return False
     return all(_cosine(delta, theirs[place]) > _EQUAL for place, delta in mine.items())
@@ -135,7 +139,7 @@ def refuse_twice(artifact: Artifact, weights: Edit, found: list[Any]) -> None:
                     f"strength {handle.strength:g}; it would act twice: take that off first "
                     "(erase_plugins.applied(pipe) finds its handle)"
                 )
-            if same_change(handle.weights, weights):
+            if same_change((handle.artifact, handle.weights), (artifact, weights)):
                 raise AlreadyApplied(
                     f"'{name}' is '{handle.artifact.name}' in another form, which is applied already at strength "
                     f"{handle.strength:g}; it would act twice: set the strength of that instead "

@@ -62,10 +62,10 @@ def _refuse_forms(artifacts: Sequence[Artifact], edits: Sequence[Edit]) -> None:
     """Refuses an artifact beside a file of its own in another layout."""
     from erase_plugins.runtime.twice import same_change
 
-    for (first, one), (second, other) in combinations(zip(artifacts, edits, strict=True), 2):
-        if same_change(one, other):
+    for first, second in combinations(zip(artifacts, edits, strict=True), 2):
+        if same_change(first, second):
             raise RequestError(
-                f"'{second.name}' is '{first.name}' in another form, and its change would act twice; give it once"
+                f"'{second[0].name}' is '{first[0].name}' in another form, and its change would act twice; give it once"
             )
 
 
