@@ -80,7 +80,8 @@ def test_a_stale_page_is_noticed():
     assert fill(text) != text
     with pytest.raises(ValueError, match="no block 'hooks'"):
         fill(text.replace("<!-- generated: hooks -->", ""))
-    assert set(BLOCKS) == {"hook table", "hooks", "attributes", "contract", "measuring"}
+    examples = {f"example {kind}" for kind in ("family", "guard", "judge", "language", "layout")}
+    assert set(BLOCKS) == {"hook table", "hooks", "attributes", "contract", "measuring", "items", *examples}
 
 
 def test_required_attributes_are_those_of_the_protocols():
