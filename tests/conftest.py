@@ -22,6 +22,7 @@ os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 # as commands set it while tests run: preloaded.py would see another environment from then on
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+forking.AT_FIRST.update(os.environ)
 
 #: objects that a full collection may walk through
 _MANY = 100_000

@@ -52,6 +52,10 @@ _READ_BY = {
 }
 
 
+#: the environment of a run of tests; some test or library may have changed that of a worker by the time it asks
+AT_FIRST: dict[str, str] = {}
+
+
 def command(python: str | Path, place: Path, name: str, libraries: tuple[str, ...]) -> list[str]:
     """What runs a program in place of ``python``.
 
@@ -69,7 +73,7 @@ def command(python: str | Path, place: Path, name: str, libraries: tuple[str, ..
     with FileLock(place / f"{name}.lock"):
         if not _lease(path):
             path.unlink(missing_ok=True)
-            environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+            environment = {name: value for name, value in (AT_FIRST or os.environ).items() if name != "PYTHONPATH"}
             words = [str(python), __file__, "--serve", str(path), *libraries]
             quiet = subprocess.DEVNULL
             _STARTED.append(subprocess.Popen(words, env=environment, stdin=quiet, stdout=quiet, stderr=quiet))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import preloaded as forking
 from tests.comfy_nodes.comfy_server import hide
 
 ROOT = Path(__file__).parent.parent
@@ -35,7 +36,7 @@ def start(tmp_path):
         script = tmp_path / "script.py"
         script.write_text(text, encoding="utf-8")
         program = {"script": [str(script)], "text": ["-c", text], "module": ["-m", "script"]}[how]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), **more}
+        environment = {**forking.AT_FIRST, "PYTHONPATH": str(ROOT), **more}
         return subprocess.Popen(
             [*python, *program, *words], cwd=tmp_path / "place", env=environment,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
