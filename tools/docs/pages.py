@@ -38,17 +38,25 @@ def _groups() -> dict[str, list[Any]]:
     return groups
 
 
+#: measured after the comparison, on the same concepts, prompts and seeds
+LATER = "null-space.json"
+
+
 def short_table(root: Path) -> str:
     """README's table: methods for pictures, what they leave on pocket, what an attack brings back."""
     from tools.docs.attacks_table import comes_back
 
-    part = json.loads((root / "docs" / "results" / "comparison.json").read_text(encoding="utf-8"))["kinds"]["object"]
+    part, later = (
+        json.loads((root / "docs" / "results" / name).read_text(encoding="utf-8"))["kinds"]["object"]
+        for name in ("comparison.json", LATER)
+    )
+    measured = {**later["rows"], **part["rows"]}
     shown = ("target_rate", "synonym_rate")
     base = " | ".join(f"{part['base'][name][0]:.1%}" for name in shown)
     lines = ["| method | what it does | by name | synonyms | inversion | |", "|---" * 6 + "|",
              f"| base model | | {base} | | |"]  # fmt: skip
     for item in _groups()["Pictures"]:
-        rates = part["rows"].get(item.id, {}).get("rates", {})
+        rates = measured.get(item.id, {}).get("rates", {})
         left = " | ".join(f"{rates[name][0]:.1%}" if name in rates else "-" for name in shown)
         link = f"[`{item.id}`](docs/methods.md#{item.id})"
         lines.append(f"| {link} | {item.summary} | {left} | {comes_back(item.id, root)} | [paper]({item.paper}) |")
@@ -201,6 +209,8 @@ def pages(root: Path) -> dict[Path, Callable[[], str]]:
                 "styles": summary_table(root, "style"),
                 FLOW: summary_table(root, file=f"{FLOW}.json"),
                 "frontier": summary_table(root, file="frontier.json"),
+                "null-space": summary_table(root, file=LATER),
+                "null-space-style": summary_table(root, "style", LATER),
             },
         ),
     }
