@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.header import Header, read_header
-from erase_plugins.artifacts.manifest import HEADER_KEY, Manifest, slug
+from erase_plugins.artifacts.manifest import HEADER_KEY, LAYOUT_KEY, Manifest, slug
 from erase_plugins.hints import CONVERT_BASE, Command, Hint, Sentence
 
 
@@ -269,7 +269,7 @@ def _own(header: Header) -> dict[str, Any]:
     return {
         "family": manifest.family,
         "evidence": "our manifest",
-        "layout": header.metadata.get("erase_plugins.layout"),
+        "layout": header.metadata.get(LAYOUT_KEY),
         "manifest": json.loads(manifest.to_json()),
     }
 

@@ -22,6 +22,8 @@ FILENAME = "erase.json"
 #: layout that holds all of an edit; read in preference to the others
 PATCH = "patch"
 HEADER_KEY = "erase_plugins.manifest"
+#: key of the layout in the header of a file that we wrote
+LAYOUT_KEY = "erase_plugins.layout"
 #: what `package_versions` looks for, besides Python and this package
 _STACK = ("torch", "diffusers", "transformers", "peft", "safetensors")
 #: names in ``versions`` that are no plugins

@@ -16,7 +16,7 @@ from erase_plugins.artifacts.atomic import atomic_folder
 from erase_plugins.artifacts.foreign import describe_foreign, foreign_manifest, guess_family
 from erase_plugins.artifacts.header import read_header
 from erase_plugins.artifacts.lowrank import lower
-from erase_plugins.artifacts.manifest import FILENAME, HEADER_KEY, PATCH, ArtifactFile, Manifest, slug
+from erase_plugins.artifacts.manifest import FILENAME, HEADER_KEY, LAYOUT_KEY, PATCH, ArtifactFile, Manifest, slug
 from erase_plugins.artifacts.places import check_place
 from erase_plugins.artifacts.standin import stand_in
 from erase_plugins.artifacts.tensors import all_finite
@@ -172,7 +172,7 @@ def file_header(manifest: Manifest, family: Any, layout: str, edit: Edit) -> dic
     return {
         "format": "pt",
         HEADER_KEY: replace(manifest, files=(), history=(), created="", seconds=0.0).to_json(indent=None),
-        "erase_plugins.layout": layout,
+        LAYOUT_KEY: layout,
         "erase_plugins.family": family.id,
         "erase_plugins.rank": str(edit.rank),
     }
@@ -225,7 +225,7 @@ def read_file(path: Path, family_id: str | None, known: Known) -> Artifact:
     header = read_header(path)
     layout = next((item for item in known.layouts.values() if item.sniff(list(header.tensors), header.metadata)), None)
     text = header.metadata.get(HEADER_KEY)
-    if layout is None and text is not None and (named := header.metadata.get("erase_plugins.layout")):
+    if layout is None and text is not None and (named := header.metadata.get(LAYOUT_KEY)):
         raise absent(path.name, "layout", named, Manifest.from_json(text))
     if layout is None:
         raise ArtifactError(f"'{path.name}' is in no layout that can be applied: {describe_foreign(header)}")

@@ -93,11 +93,15 @@ def _cosine(first: Any, second: Any) -> float:
     """1 for the same direction; 0 where one of them is nothing, or they have no common shape."""
     if not all(isinstance(delta, LowRank) for delta in (first, second)):
         first, second = (Dense(delta.dense()) for delta in (first, second))
-    try:
-        size = math.sqrt(max(_inner(first, first) * _inner(second, second), 0.0))
-        return _inner(first, second) / size if size else 0.0
-    except RuntimeError:  # of different shapes
+    if _ends(first) != _ends(second):
         return 0.0
+    size = math.sqrt(max(_inner(first, first) * _inner(second, second), 0.0))
+    return _inner(first, second) / size if size else 0.0
+
+
+def _ends(delta: Any) -> tuple[int, ...]:
+    """Shape of a change; of factors, how much comes out and how much goes in."""
+    return tuple(delta.dW.shape) if isinstance(delta, Dense) else (len(delta.B), math.prod(delta.A.shape[1:]))
 
 
 def _inner(first: Any, second: Any) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from erase_plugins.artifacts.manifest import LAYOUT_KEY
 from erase_plugins.errors import Unsupported
 from erase_plugins.hints import sentence_of
 from erase_plugins.hookspecs import hookimpl
@@ -62,7 +63,7 @@ class DiffLayout:
         write_tensors(path, tensors, {**header, **kohya_header(tensors, edit, family, header)})
 
     def sniff(self, keys: Sequence[str], header: Mapping[str, str]) -> bool:
-        if header.get("erase_plugins.layout") == self.id:  # one of low-rank changes alone has no such name in it
+        if header.get(LAYOUT_KEY) == self.id:  # one of low-rank changes alone has no such name in it
             return True
         return any(key.startswith("lora_") and key.endswith((".diff", ".diff_b")) for key in keys)
 
