@@ -10,15 +10,13 @@ import click
 from erase_plugins.cli.command import check_output, declare, dry_run_option, quote
 from erase_plugins.cli.console import emit, say
 from erase_plugins.errors import RequestError
-
-#: what `testing.template.KINDS` has; that room is not imported for a help text
-KINDS = ("closed-form", "trained", "language", "guard", "suite", "attack", "judge", "layout", "family")
+from erase_plugins.testing.template import KINDS, write_plugin_template
 
 
 @declare("new-plugin", example="my-eraser")
 @click.argument("name")
 @click.option(
-    "--kind", type=click.Choice(KINDS), default="closed-form", show_default=True,
+    "--kind", type=click.Choice(list(KINDS)), default="closed-form", show_default=True,
     help="A method that solves for its change, trains it, trains a language model, or guards; or another kind.",
 )  # fmt: skip
 @click.option("--out", metavar="DIR", help="Folder to write; named after the plugin if left out.")
@@ -35,8 +33,6 @@ def command(name: str, kind: str, out: str | None, dry_run: bool) -> None:
         say(f"would write the plugin {name} to {place}")
         emit({"schema": 1, "dry_run": True, "folder": str(place)})
         return
-    from erase_plugins.testing.template import write_plugin_template
-
     write_plugin_template(name, place, kind)
     files = sorted(item.relative_to(place).as_posix() for item in place.rglob("*") if item.is_file())
     steps = [quote("pip", "install", "-e", place), f"erase-plugins list --plugin {name}", quote("pytest", place)]
