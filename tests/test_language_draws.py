@@ -6,6 +6,7 @@ import json
 
 from tools.docs import language_table
 from tools.docs.language_draws import above, section, together, told, trainings
+from tools.docs.language_page import over_seeds
 from tools.docs.width import narrow
 
 LOW, HIGH = [number / 100 for number in range(20)], [0.8 + number / 100 for number in range(20)]
@@ -29,6 +30,21 @@ def test_what_is_told_apart_is_counted_per_method_and_training():
     )
     # one run is like the first reference, one like the other; both together look like neither
     assert lines[-2].endswith("| 0 of 2, 1 1 |")
+
+
+def test_over_seeds_tests_hold_in_each_and_amounts_in_the_mean():
+    def run(probability, utility, extraction):
+        found = cell(probability)
+        found["table"] = {
+            "base": {"utility": 0.8}, "edited": {"utility": utility, "forget_extraction": extraction},
+            "reference": {"forget_extraction": 0.25},
+        }  # fmt: skip
+        return found
+
+    assert over_seeds([run(LOW, 0.79, 0.28), run(LOW, 0.76, 0.25)])  # 1.5 points above, 2.5 lost
+    assert not over_seeds([run(LOW, 0.79, 0.28), run(LOW, 0.76, 0.27)])  # 2.5 above
+    assert not over_seeds([run(LOW, 0.77, 0.25), run(LOW, 0.76, 0.25)])  # 3.5 lost
+    assert not over_seeds([run(LOW, 0.79, 0.25), run(HIGH, 0.79, 0.25)])
 
 
 def test_trainings_are_one_sample_together():

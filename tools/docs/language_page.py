@@ -15,7 +15,7 @@ from tools.docs.width import narrow
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parents[1] / "docs"
 REAL = DOCS / "results" / "smollm2.json"
-METHODS = ("npo", "simnpo", "graddiff", "cir", "undial")
+METHODS = ("npo", "simnpo", "graddiff", "cir", "undial", "rmu", "mcu", "whp", "task-vector")
 GUARD = "keyword-guard"
 #: what must hold besides p of both tests: points of utility lost, extraction beyond the reference
 HARM, MORE = 0.03, 0.02
@@ -34,12 +34,14 @@ def page(cells: Sequence[Cell], draws: Sequence[Cell] = ()) -> str:
     methods = [name for name in METHODS if any(cell["method"] == name for cell in cells)]
     lacking = [f"`{name}`" for name in METHODS if name not in methods]
     failed = _failed(cells, methods)
-    left = [cell["table"]["edited"]["forget_probability"] for cell in cells]
+    left = [cell["table"]["edited"]["forget_probability"] for cell in cells if all(reached(cell).values())]
     real = json.loads(REAL.read_text(encoding="utf-8")) if REAL.is_file() else []
     text = _template("page").substitute(
         p=P, harm=f"{100 * HARM:.0f}", more=f"{100 * MORE:.0f}", low=f"{min(left):.2f}", high=f"{max(left):.2f}",
         aim=f"{cells[0]['table']['reference']['forget_probability']:.2f}", short=_short(cells, draws),
         lacking=f"- Not measured yet: {', '.join(lacking)}.\n" if lacking else "",
+        steps=", ".join(f"`{name}` {'/'.join(map(str, _steps(cells, name)))}" for name in methods),
+        over=", ".join(f"`{name}`" for name in methods if len(mine := _of(cells, name)) > 1 and over_seeds(mine)),
         failed=f"- Not reached: {'; '.join(failed)}." if failed else "- Every run reaches it.",
         reached=_table(_reached(cells, methods, draws)), left=_table(_left(cells, methods)),
         relearning=_table(_relearning(cells, methods)), relearned=_relearned(cells, methods),
@@ -73,10 +75,10 @@ def _short(cells: Sequence[Cell], draws: Sequence[Cell]) -> str:
 
 def reached(cell: Cell, draws: Sequence[Cell] = ()) -> dict[str, bool]:
     """The four conditions of a run against the reference, or against it and its other trainings together."""
-    one, base, found = cell["table"]["edited"], cell["table"]["base"], trainings([cell], draws)
+    one, found = cell["table"]["edited"], trainings([cell], draws)
     return {
         **{what: p > P for what, p in told(cell["values"]["edited"], found).items()},
-        "utility": base["utility"] - one["utility"] <= HARM,
+        "utility": _lost(cell["table"]) <= HARM,
         "extraction": above(one["forget_extraction"], found) <= MORE,
     }
 
@@ -116,7 +118,7 @@ def guarded(base: Mapping[str, float]) -> dict[str, float]:
 def _reached(cells: Sequence[Cell], methods: Sequence[str], draws: Sequence[Cell]) -> list[list[str]]:
     """Who reaches the reference, method by method."""
     rows = [["method", "seeds", "all four", "all four, set", "probability, p", "truth ratio, p",
-             "utility lost, points", "extraction above"]]  # fmt: skip
+             "utility lost, points (mean)", "extraction above (mean)"]]  # fmt: skip
     for name in methods:
         mine = _of(cells, name)
         good, wide = (sum(all(reached(cell, part).values()) for cell in mine) for part in ((), draws))
@@ -125,10 +127,31 @@ def _reached(cells: Sequence[Cell], methods: Sequence[str], draws: Sequence[Cell
             f"`{name}`", str(len(mine)), f"{good} of {len(mine)}", f"{wide} of {len(mine)}",
             span([t["edited"]["probability_quality"] for t in tables]),
             span([t["edited"]["forget_quality"] for t in tables]),
-            span([100 * (t["base"]["utility"] - t["edited"]["utility"]) for t in tables], 1),
-            span([100 * (t["edited"]["forget_extraction"] - t["reference"]["forget_extraction"]) for t in tables], 1),
+            _about([100 * _lost(t) for t in tables]),
+            _about([100 * (t["edited"]["forget_extraction"] - t["reference"]["forget_extraction"]) for t in tables]),
         ])  # fmt: skip
     return rows
+
+
+def over_seeds(cells: Sequence[Cell]) -> bool:
+    """Whether a method reaches the reference over its seeds: both tests in each, utility and extraction in the mean."""
+    tables, found = [cell["table"] for cell in cells], trainings(cells, ())
+    extraction = sum(table["edited"]["forget_extraction"] for table in tables) / len(cells)
+    return (
+        all(p > P for cell in cells for p in told(cell["values"]["edited"], found).values())
+        and sum(map(_lost, tables)) / len(cells) <= HARM
+        and above(extraction, found) <= MORE
+    )
+
+
+def _lost(table: Mapping[str, Mapping[str, float]]) -> float:
+    """What a run took of the utility."""
+    return table["base"]["utility"] - table["edited"]["utility"]
+
+
+def _about(values: Sequence[float]) -> str:
+    """The lowest, the highest and the mean."""
+    return span(values, 1) + (f" ({sum(values) / len(values):.1f})" if len(values) > 1 else "")
 
 
 def _left(cells: Sequence[Cell], methods: Sequence[str]) -> list[list[str]]:
@@ -194,6 +217,10 @@ def _spent(run: Cell) -> str:
 
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "/") or "(nothing)"
+
+
+def _steps(cells: Sequence[Cell], method: str) -> list[int]:
+    return sorted({cell["steps"] for cell in _of(cells, method)})
 
 
 def _failed(cells: Sequence[Cell], methods: Sequence[str]) -> list[str]:

@@ -10,6 +10,8 @@ from erase_plugins.artifacts.places import STAMP
 from erase_plugins.errors import MissingExtra
 
 COLOURS = {"base": "#7f8c8d", "edited": "#c0392b", "reference": "#000000", "destroyed": "#2c3e50"}
+#: strokes of lines that are not drawn through: one of the colours in turn is nearly that of the base
+_STROKES = {"base": "--"}
 
 
 def distributions(ratios: Mapping[str, Sequence[float]], path: Path, title: str = "") -> Path:
@@ -22,7 +24,7 @@ def distributions(ratios: Mapping[str, Sequence[float]], path: Path, title: str 
     for name, values in ratios.items():
         ordered = sorted(max(value, 1e-12) for value in values)
         shares = [place / len(ordered) for place in range(1, len(ordered) + 1)]
-        axes.step(ordered, shares, where="post", label=name, color=COLOURS.get(name))
+        axes.step(ordered, shares, where="post", label=name, color=COLOURS.get(name), linestyle=_STROKES.get(name, "-"))
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
     axes.set_xscale("log")
@@ -43,7 +45,8 @@ def curves(curves: Mapping[str, Mapping[int, float]], path: Path, title: str = "
     figure, axes = _axes(title)
     for name, points in curves.items():
         steps = sorted(points)
-        axes.plot(steps, [points[step] for step in steps], marker="o", label=name, color=COLOURS.get(name))
+        axes.plot(steps, [points[step] for step in steps], marker="o", label=name, color=COLOURS.get(name),
+                  linestyle=_STROKES.get(name, "-"))  # fmt: skip
     axes.set_ylim(0, 1.05)
     axes.set_xlabel("steps of training on other facts")
     axes.set_ylabel("probability of forgotten facts")
