@@ -325,8 +325,11 @@ def _done(desk: str, ledger: Any, name: str, dry_run: bool, **more: Any) -> None
 
 def _next(desk: str, case: Any) -> None:
     """Says the command that takes a request further."""
+    from erase_plugins.workflow.request_plan import data_for
+
     if step := case.facts(_today())["next"]:
         needed = _NEEDED.get(step, "").replace("--model MODEL", f"--model {_model(case)}")
+        needed += "".join(f" --{name} DATA" for name in data_for(case, step))
         say(f"next: {_typed(step, desk, case.id)}{needed and f' {needed}'}")
 
 
