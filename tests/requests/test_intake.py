@@ -10,7 +10,7 @@ import click
 import pytest
 
 from erase_plugins.cli.main import cli
-from erase_plugins.cli.request import _model
+from erase_plugins.cli.request_said import planned_model
 from erase_plugins.errors import RequestError
 from erase_plugins.requests import decisions
 from erase_plugins.requests.intake import names_in, receive, waiting_twins
@@ -87,11 +87,11 @@ def test_the_next_command_names_the_planned_model_where_it_can_be_typed(tmp_path
     desk = Desk.create(tmp_path / "desk")
     name, _ = receive(desk, "person", [CANARY])
     decisions.verify_identity(desk, name, "account")
-    assert _model(desk.ledger().case(name)) == "MODEL"
+    assert planned_model(desk.ledger().case(name)) == "MODEL"
     for planned, shown in (("pocket-lm", "pocket-lm"), ("me/model", "me/model"), ("folder", "MODEL")):
         body = {"event": "triaged", "case": name, "model": planned, "family": "causal-lm", "offers": ["language"],
                 "remedies": [{"id": "npo", "level": "weights", "why": "fits"}]}  # fmt: skip
-        assert _model(desk.append(lambda _, body=body: [body]).case(name)) == shown
+        assert planned_model(desk.append(lambda _, body=body: [body]).case(name)) == shown
 
 
 @pytest.mark.parametrize(
