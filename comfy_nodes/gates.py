@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from erase_plugins.artifacts.edit import AddOn, Edit
 from erase_plugins.artifacts.gated import GATE, GATED
 from erase_plugins.errors import Unsupported
-from erase_plugins.runtime.gates import GatedChange, GateReader
+from erase_plugins.runtime.gated_changes import GatedChange
+from erase_plugins.runtime.gates import GateReader
 
 from .naming import DENOISER
 

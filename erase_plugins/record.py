@@ -63,4 +63,7 @@ def plain(value: Any) -> Any:
 
 def _left_out(record: Any, item: dataclasses.Field[Any]) -> bool:
     """Whether a sparse field holds its default: fields that came later are written only where they say something."""
-    return bool(item.metadata.get("sparse")) and getattr(record, item.name) == item.default
+    if not item.metadata.get("sparse"):
+        return False
+    made = item.default_factory
+    return bool(getattr(record, item.name) == (item.default if made is dataclasses.MISSING else made()))

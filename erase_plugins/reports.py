@@ -61,8 +61,8 @@ class EvalReport(Record):
     """Result of an evaluation suite. Rates are shares in 0..1; ``rows`` hold one metric for one subject each.
 
     A suite fills ``attachments``; whoever runs it writes them and notes them in ``files`` (key to file name) and
-    ``attached`` (file name to title and SHA-256), and names what could not be written in ``unwritten``. ``weights``
-    tells what was measured (`artifacts.lineage.marks`).
+    ``attached`` (file name to title and SHA-256), and names what could not be written in ``unwritten`` (file name to
+    why). ``weights`` tells what was measured (`artifacts.lineage.marks`).
     """
 
     suite: str
@@ -82,7 +82,7 @@ class EvalReport(Record):
     attached: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     attachments: tuple[Attachment, ...] = field(default=(), repr=False, compare=False, metadata={"stored": False})
     weights: tuple[str, ...] = field(default=(), metadata={"sparse": True})
-    unwritten: tuple[str, ...] = field(default=(), metadata={"sparse": True})
+    unwritten: Mapping[str, str] = field(default_factory=dict, metadata={"sparse": True})
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -139,7 +139,7 @@ class AttackReport(Record):
     attached: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     attachments: tuple[Attachment, ...] = field(default=(), repr=False, compare=False, metadata={"stored": False})
     weights: tuple[str, ...] = field(default=(), metadata={"sparse": True})
-    unwritten: tuple[str, ...] = field(default=(), metadata={"sparse": True})
+    unwritten: Mapping[str, str] = field(default_factory=dict, metadata={"sparse": True})
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property

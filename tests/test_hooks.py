@@ -80,7 +80,8 @@ def test_a_stale_page_is_noticed():
     assert fill(text) != text
     with pytest.raises(ValueError, match="no block 'hooks'"):
         fill(text.replace("<!-- generated: hooks -->", ""))
-    examples = {f"example {kind}" for kind in ("family", "guard", "judge", "language", "layout")}
+    kinds = "attack", "closed-form", "family", "guard", "judge", "language", "layout", "suite", "trained"
+    examples = {f"example {kind}" for kind in kinds}
     assert set(BLOCKS) == {"hook table", "hooks", "attributes", "contract", "measuring", "items", *examples}
 
 

@@ -31,7 +31,8 @@ from erase_plugins.evaluation.draw import draw
 from erase_plugins.evaluation.guarded import answered, drawn, refused_places
 from erase_plugins.evaluation.prompts import Prompt, quick_prompts, worded_prompts
 from erase_plugins.evaluation.shares import knowing
-from erase_plugins.families.capabilities import DENOISER, Conditioning
+from erase_plugins.families.capabilities import DENOISER
+from erase_plugins.families.conditioning import Conditioning
 from erase_plugins.types import Concept
 from erase_plugins.workflow.applying import apply
 

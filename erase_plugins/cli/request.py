@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -22,6 +19,16 @@ from erase_plugins.cli.command import (
     stacked,
 )
 from erase_plugins.cli.console import emit, hint, progress, say, table
+from erase_plugins.cli.request_said import (
+    desk_at,
+    done,
+    ledger_at,
+    measured_rows,
+    say_next,
+    this_day,
+    typed,
+    warn_late,
+)
 from erase_plugins.requests.deadlines import RULES
 from erase_plugins.requests.decisions import DECISIONS
 from erase_plugins.requests.states import IDENTITY, KINDS, REASONS
@@ -81,13 +88,13 @@ def new(
         desk, what, names, data=forget, jurisdiction=jurisdiction, days=days or 0, received=received,
         evidence=evidence, public=public, role=role, dry_run=dry_run,
     )  # fmt: skip
-    facts = ledger.case(name).facts(_today())
+    facts = ledger.case(name).facts(this_day())
     say(f"request {name} received on {facts['received']}, due {facts['due']} (ends in UTC)")
-    _warn(facts)
+    warn_late(facts)
     for other in waiting_twins(ledger, name):
         hint(f"request {other} is about the same subject and still open; if this is the same letter: "
-             f"{_typed('decide', folder, name)} reject --reason duplicate")  # fmt: skip
-    _done(folder, ledger, name, dry_run)
+             f"{typed('decide', folder, name)} reject --reason duplicate")  # fmt: skip
+    done(folder, ledger, name, dry_run)
 
 
 @declare("verify", example="desk CASE --identity account")
@@ -97,7 +104,7 @@ def verify(folder: str, key: str | None, case: str, role: str, dry_run: bool, id
     """Enter how it was checked who asks."""
     from erase_plugins.requests.decisions import verify_identity
 
-    _done(folder, verify_identity(_desk(folder, key), case, identity, role, dry_run), case, dry_run)
+    done(folder, verify_identity(desk_at(folder, key), case, identity, role, dry_run), case, dry_run)
 
 
 @declare("plan", example="desk CASE --model pocket-lm")
@@ -110,10 +117,10 @@ def plan(
     """Choose remedies by what the model offers and what is installed, with reasons."""
     from erase_plugins.workflow.request_plan import plan_case
 
-    choice, ledger = plan_case(_desk(folder, key), case, model, revision=revision, role=role, dry_run=dry_run)
+    choice, ledger = plan_case(desk_at(folder, key), case, model, revision=revision, role=role, dry_run=dry_run)
     rows = [(place, item.id, item.level, item.why) for place, item in enumerate(choice.remedies, 1)]
     table(f"remedies on {choice.model} ({choice.family})", ("", "remedy", "changes", "why"), rows)
-    _done(folder, ledger, case, dry_run, remedies=[item.to_dict() for item in choice.remedies])
+    done(folder, ledger, case, dry_run, remedies=[item.to_dict() for item in choice.remedies])
 
 
 @declare("run", example="desk CASE --subject-file who.txt --model pocket-lm")
@@ -141,7 +148,7 @@ def run(
         model, tuple(names_in(subjects, subject_file)), forget=forget, retain=keep, retain_data=retains, to=to,
         method=method, options=parse_settings(settings), seed=seed, revision=revision, dtype=dtype, device=device,
     )  # fmt: skip
-    desk = _desk(folder, key)
+    desk = desk_at(folder, key)
     with progress() as bar:
         found, ledger = run_case(
             desk, case, work, role=role, dry_run=dry_run, listeners=[bar.event], prepare=quiet_libraries
@@ -151,7 +158,7 @@ def run(
         say(f"attempt {found.attempt} would run {found.remedy} on {model}")
     else:
         say(f"{found.remedy} is done" + (f": {made}" if made.exists() else ""))
-    _done(folder, ledger, case, dry_run, folder=str(made) if made.exists() else None)
+    done(folder, ledger, case, dry_run, folder=str(made) if made.exists() else None)
 
 
 @declare("evaluate", example="desk CASE --subject-file who.txt --model pocket-lm")
@@ -179,19 +186,19 @@ def evaluate(
 
     with progress() as bar:
         found, ledger = evaluate_case(
-            _desk(folder, key), case, model, names_in(subjects, subject_file), suite=suite, forget=forget,
+            desk_at(folder, key), case, model, names_in(subjects, subject_file), suite=suite, forget=forget,
             limits=Limits(max_left, max_loss), role=role, dry_run=dry_run, images=images, seed=seed, revision=revision,
             dtype=dtype, device=device, settings=parse_settings(settings), progress=bar.update, prepare=quiet_libraries,
         )  # fmt: skip
     measured = {} if dry_run else found.last["evaluated"]
     if measured:
-        table(f"suite {measured['suite']}", *_shown(measured["rows"], NOBODY))
+        table(f"suite {measured['suite']}", *measured_rows(measured["rows"], NOBODY))
         for text in left_over(measured["rows"], measured["left"]):
             say(text)
         say("passed" if measured["passed"] else f"not passed: {'; '.join(measured['reasons'])}")
         if not measured["passed"] and measured["suite"] != "certificate":
             hint("the same may be measured again, with another --suite or more --images; the certificate tells of both")
-    _done(folder, ledger, case, dry_run, **{name: measured[name] for name in ("suite", "passed", "reasons", "rows")
+    done(folder, ledger, case, dry_run, **{name: measured[name] for name in ("suite", "passed", "reasons", "rows")
                                             if name in measured})  # fmt: skip
 
 
@@ -202,13 +209,13 @@ def deploy(folder: str, key: str | None, case: str, role: str, dry_run: bool, ov
     """Enter that what was made is in use: `apply_deployed` loads it from now on, or refuses to serve."""
     from erase_plugins.requests import decisions
 
-    ledger = decisions.deploy(_desk(folder, key), case, override, role, dry_run)
+    ledger = decisions.deploy(desk_at(folder, key), case, override, role, dry_run)
     if not dry_run:
         say(
             f"{len(decisions.in_force(ledger))} in force; load them with erase_plugins.workflow.deployed.apply_deployed"
         )
     hint("other copies know the subject still: quantised builds, fine-tunes, caches, search indexes, logs")
-    _done(folder, ledger, case, dry_run)
+    done(folder, ledger, case, dry_run)
 
 
 @declare("revoke", example="desk CASE --reason mistake --identity account")
@@ -221,7 +228,7 @@ def revoke(
     """Take out of use what was deployed; who asks for it is checked as at the intake."""
     from erase_plugins.requests import decisions
 
-    _done(folder, decisions.revoke(_desk(folder, key), case, reason, identity, role, dry_run), case, dry_run)
+    done(folder, decisions.revoke(desk_at(folder, key), case, reason, identity, role, dry_run), case, dry_run)
 
 
 @declare("decide", example="desk CASE close")
@@ -234,7 +241,7 @@ def decide(
     """Hold, resume, reject, extend or close a request: a person's decision, which is only recorded here."""
     from erase_plugins.requests import decisions
 
-    _done(folder, decisions.decide(_desk(folder, key), case, decision, reason, role, dry_run), case, dry_run)
+    done(folder, decisions.decide(desk_at(folder, key), case, decision, reason, role, dry_run), case, dry_run)
 
 
 @declare("status", example="desk")
@@ -247,8 +254,8 @@ def status(folder: str, key: str | None, case: str | None, day: str | None, pend
     from erase_plugins.requests.deadlines import date
     from erase_plugins.requests.states import ANSWERED
 
-    ledger = _read(folder, key)
-    today = _today() if day is None else date(day)
+    ledger = ledger_at(folder, key)
+    today = this_day() if day is None else date(day)
     asked = ledger.cases.values() if case is None else [ledger.case(case)]
     facts = [item.facts(today) for item in asked if not pending or item.state not in ANSWERED]
     facts.sort(key=lambda item: (item["state"] in ANSWERED, item["due"]))
@@ -257,9 +264,9 @@ def status(folder: str, key: str | None, case: str | None, day: str | None, pend
     table(title, [name.replace("_", " ") for name in names],
           [[item[name] for name in names] for item in facts], ("days left", "attempt"))  # fmt: skip
     for item in facts:
-        _warn(item)
+        warn_late(item)
     if case is not None:
-        _next(folder, ledger.case(case))
+        say_next(folder, ledger.case(case))
     emit({"schema": 1, "day": str(today), "requests": facts, "lines": len(ledger.entries), "head": ledger.head})
 
 
@@ -272,7 +279,7 @@ def export(folder: str, key: str | None, case: str, role: str, dry_run: bool, ou
     from erase_plugins.artifacts.atomic import atomic_folder
     from erase_plugins.requests.certificate import CERTIFICATE, certificate, to_json, to_text
 
-    ledger = _read(folder, key)
+    ledger = ledger_at(folder, key)
     data = certificate(ledger, ledger.case(case))
     if not dry_run:
         with atomic_folder(Path(out), force, "request-certificate") as work:
@@ -284,88 +291,3 @@ def export(folder: str, key: str | None, case: str, role: str, dry_run: bool, ou
 
 for _item in (new, verify, plan, run, evaluate, deploy, revoke, decide, status, export):
     command.add_command(_item)
-
-
-#: what a step has to be told, where the ledger does not know it
-_NEEDED = {
-    "verify": f"--identity {'|'.join(IDENTITY)}", "plan": "--model MODEL", "run": "--subject-file FILE --model MODEL",
-    "evaluate": "--subject-file FILE --model MODEL", "export": "--out DIR",
-}  # fmt: skip
-
-
-def _desk(folder: str, key: str | None) -> Any:
-    from erase_plugins.requests.store import Desk
-
-    return Desk.open(folder, key)
-
-
-def _read(folder: str, key: str | None) -> Any:
-    """All requests, to be looked at; also where their key was lost, which is told."""
-    desk = _desk(folder, key)
-    if desk.key_file.exists():
-        return desk.ledger()
-    hint(
-        f"warning: the key '{desk.key_file.name}' is missing, so that lines cut off at the end would not be noticed "
-        "and nothing can be entered; bring back a copy of it, or say with --key where it is"
-    )
-    return desk.ledger(sealed=False)
-
-
-def _done(desk: str, ledger: Any, name: str, dry_run: bool, **more: Any) -> None:
-    """Says where a request stands and what comes next."""
-    case = ledger.case(name)
-    facts = case.facts(_today())
-    if dry_run:
-        say("dry run: nothing was written")
-    else:
-        say(f"request {case.id}: {case.state}")
-        _next(desk, case)
-    emit({"schema": 1, "dry_run": dry_run, **facts, **more})
-
-
-def _next(desk: str, case: Any) -> None:
-    """Says the command that takes a request further."""
-    if step := case.facts(_today())["next"]:
-        needed = _NEEDED.get(step, "").replace("--model MODEL", f"--model {_model(case)}")
-        say(f"next: {_typed(step, desk, case.id)}{needed and f' {needed}'}")
-
-
-def _typed(step: str, desk: str, name: str) -> str:
-    """A further step for a request of this desk, with its key where that lies elsewhere."""
-    key = click.get_current_context().params.get("key")
-    return quote("erase-plugins", "request", step, desk, name, *(() if key is None else ("--key", key)))
-
-
-def _today() -> datetime.date:
-    """The day by which the ledger judges: its times are UTC, so that every machine says the same of a certificate."""
-    return datetime.datetime.now(datetime.UTC).date()
-
-
-def _warn(facts: Mapping[str, Any]) -> None:
-    """Says that an answer is late, or soon will be."""
-    if facts["warning"]:
-        late = f"{facts['warning']} ({facts['due']} UTC)"
-        hint(f"warning: request {facts['case']} is {late}; next: request {facts['next']}")
-
-
-def _model(case: Any) -> str:
-    """The planned model as it is typed, where the ledger knows that: of a folder it keeps the last part only."""
-    from erase_plugins.families.source import EMBEDDED
-
-    planned = str(case.last["triaged"]["model"]) if "triaged" in case.last else ""
-    return planned if planned in EMBEDDED or "/" in planned else "MODEL"
-
-
-def _shown(
-    rows: Sequence[Sequence[Any]], nobody: Mapping[str, str]
-) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:  # fmt: skip
-    """Columns and rows: metric, before, after, and who has nothing of the subject, where that was measured."""
-    from erase_plugins.requests.certificate import number
-
-    cells = {(row[0], row[1]): number(row) for row in rows}
-    others = [who for who in nobody if any(subject == who for _, subject in cells)]
-    return ("metric", "before", "after", *(nobody[who] for who in others)), [
-        (metric, cells.get((metric, "base"), ""), cells[metric, subject],
-         *(cells.get((metric, who), "") for who in others))
-        for metric, subject in cells if subject in ("edited", "deleted")
-    ]  # fmt: skip

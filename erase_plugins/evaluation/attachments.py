@@ -41,11 +41,11 @@ def write_report(report: Report, out: Path, record: str, expected: Collection[st
 
     Returns:
         The report with ``files``, ``attached`` and warnings, without attachments; ``unwritten`` names those that could
-        not be written, but for what needs a package that is not installed.
+        not be written and why, but for what needs a package that is not installed.
     """
     out.mkdir(parents=True, exist_ok=True)
     files, attached, warnings = {"report": record}, {}, list(report.warnings)
-    left = list(report.unwritten)
+    left = dict(report.unwritten)
     taken = {record}
     for item in report.attachments:
         try:
@@ -55,22 +55,27 @@ def write_report(report: Report, out: Path, record: str, expected: Collection[st
                 check_place(out / item.name, force, FILE)
             attached[item.name] = {"title": item.title, "sha256": _write(item, out / item.name)}
         except EraseError as error:
-            warnings.append(f"{item.name} was not written: {stored(error)}")
-            left += [] if isinstance(error, MissingExtra) else [item.name]
+            warnings.append(not_written(item.name, stored(error)))
+            left |= {} if isinstance(error, MissingExtra) else {item.name: stored(error)}
             continue
         except Exception as error:  # a stranger's drawing may raise anything
-            warnings.append(f"{item.name} was not written: {first_line(error)}")
-            left.append(item.name)
+            left[item.name] = first_line(error)
+            warnings.append(not_written(item.name, left[item.name]))
             continue
         taken.add(item.name)
         stem = item.name.partition(".")[0]
         files[item.name if stem in files else stem] = item.name
     report = dataclasses.replace(
-        report, files=files, attached=attached, warnings=tuple(warnings), attachments=(), unwritten=tuple(left)
+        report, files=files, attached=attached, warnings=tuple(warnings), attachments=(), unwritten=left
     )
     with atomic_file(out / record) as work:
         work.write_text(json.dumps(report.to_dict(), indent=2, sort_keys=True), encoding="utf-8")
     return report
+
+
+def not_written(name: str, why: str) -> str:
+    """The warning about a file that could not be written."""
+    return f"{name} was not written: {why}"
 
 
 def _write(item: Attachment, place: Path) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import EraseError, MissingExtra, RequestError, RunCancelled, UnknownName, Unsupported
-from erase_plugins.evaluation.attachments import output_names
+from erase_plugins.evaluation.attachments import not_written, output_names
 from erase_plugins.evaluation.attack import run_attack
 from erase_plugins.evaluation.attack_summary import plain_name
 from erase_plugins.evaluation.attacks.reference import find_reference
@@ -87,9 +87,9 @@ class AttackSuite:
             judge_hash=subject.judge.fingerprint, seeds=(subject.seed,),
             warnings=(
                 *(f"{name}: not run: {reason}" for name, reason in not_run.items()),
-                *(f"{report.attack}: {text}" for report in done for text in _missing(report)),
+                *(f"{item.attack}: {not_written(*lost)}" for item in done for lost in item.unwritten.items()),
             ),
-            unwritten=tuple(name for report in done for name in report.unwritten),
+            unwritten={name: why for report in done for name, why in report.unwritten.items()},
             details={"budget": ctx.options["budget"], "not_run": not_run, "table": text},
             attachments=(
                 Attachment(TABLE, lambda path: path.write_text(text + "\n", encoding="utf-8"), "attacks in one table"),
@@ -220,11 +220,6 @@ def _copies(report: AttackReport, folder: Path) -> list[Attachment]:
         Attachment(name, partial(shutil.copyfile, folder / name), str(report.attached.get(name, {}).get("title", "")))
         for name in report.files.values()
     ]
-
-
-def _missing(report: AttackReport) -> list[str]:
-    """The warnings of an attack about files that could not be written."""
-    return [text for text in report.warnings if text.startswith(tuple(f"{name} was" for name in report.unwritten))]
 
 
 def _chart(rows: tuple[EvalRow, ...], title: str, path: Path) -> object:

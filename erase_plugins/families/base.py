@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins.families.capabilities import CausalLM, Classifier, Conditioning, Denoiser, TextEncoder, Tokens
+from erase_plugins.families.capabilities import CausalLM, Classifier, Denoiser, TextEncoder
+from erase_plugins.families.conditioning import Conditioning, Tokens
 from erase_plugins.families.model import TRANSPOSED, FamilyTraits, Model, ModelSpec, ModuleRef, Picker
 from erase_plugins.families.target import Target, TargetInfo
 

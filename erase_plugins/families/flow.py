@@ -22,7 +22,7 @@ from erase_plugins.families.model import EMBEDDING_MAP
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from erase_plugins.families.capabilities import Conditioning
+    from erase_plugins.families.conditioning import Conditioning
     from erase_plugins.types import EraseRequest
 
 #: name that picks option defaults for the embedded flow transformer and others of its size, and their latents

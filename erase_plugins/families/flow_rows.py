@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn import functional
 
-from erase_plugins.families.capabilities import Part
+from erase_plugins.families.conditioning import Part
 from erase_plugins.families.target import Conditioning
 
 

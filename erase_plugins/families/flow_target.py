@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from erase_plugins.errors import RequestError, Unsupported
-from erase_plugins.families.capabilities import DENOISER, Part
+from erase_plugins.families.capabilities import DENOISER
+from erase_plugins.families.conditioning import Part
 from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.families.flow_rows import flow_rows
 from erase_plugins.families.mapped import ONLY_READ

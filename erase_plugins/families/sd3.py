@@ -12,7 +12,7 @@ from erase_plugins.hookspecs import hookimpl
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from erase_plugins.families.capabilities import Conditioning
+    from erase_plugins.families.conditioning import Conditioning
 
 
 class StableDiffusion3(FlowFamily):

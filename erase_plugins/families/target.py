@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from erase_plugins.families.capabilities import Conditioning, Denoiser, ImageCodec, TextEncoder, Tokens
+from erase_plugins.families.capabilities import Denoiser, ImageCodec, TextEncoder
+from erase_plugins.families.conditioning import Conditioning, Tokens
 from erase_plugins.families.model import FamilyTraits, Model, ModelSpec, ModuleRef, Picker
 
 __all__ = [

@@ -15,7 +15,8 @@ from erase_plugins.artifacts.sparse_features import FEATURES
 from erase_plugins.artifacts.standin import without_stand_in
 from erase_plugins.artifacts.token_gate import TOKEN_GATE
 from erase_plugins.errors import BaseMismatch, PipelineChanged, Unsupported
-from erase_plugins.runtime.gates import AttachedGate, AttachedLowRank
+from erase_plugins.runtime.gated_changes import AttachedLowRank
+from erase_plugins.runtime.gates import AttachedGate
 from erase_plugins.runtime.guardrails.watch import AttachedGuard
 from erase_plugins.runtime.prompt_guards import AttachedSurgery, ValueProjection
 from erase_plugins.runtime.sparse_features import SparseFeatures

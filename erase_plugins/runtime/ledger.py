@@ -31,7 +31,7 @@ from erase_plugins.runtime.twice import mark, refuse_twin_adapters, refuse_twin_
 
 
 class Handle(Protocol):
-    """What a ledger knows of an edit in force; `runtime.apply.Applied` is one."""
+    """What a ledger knows of an edit in force; `runtime.applied.Applied` is one."""
 
     artifact: Artifact
     pipe: Any

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from erase_plugins.artifacts.artifact import Artifact
-from erase_plugins.artifacts.edit import AddOn, Dense, Edit, LowRank, Sparse
+from erase_plugins.artifacts.difference import difference
+from erase_plugins.artifacts.edit import Dense, Edit, LowRank, Sparse
 from erase_plugins.artifacts.gated import is_gated, plain_lora
 from erase_plugins.artifacts.names import canonical
 from erase_plugins.artifacts.overlap import in_both
 from erase_plugins.errors import AlreadyApplied
-from erase_plugins.record import plain
 from erase_plugins.runtime.patcher import checksum
 
 #: cosine from which a LoRA is the same change; files of it are rounded to 16 bits, others are not even near
@@ -25,15 +25,10 @@ _EQUAL = 0.9999
 
 
 def same_edit(first: Edit, second: Edit) -> bool:
-    """Whether two edits hold the same changes, to the last bit."""
+    """Whether two edits hold the same changes to the last bit, at whatever strength."""
     if first.deltas is second.deltas:
         return True
-    if mark(first) != mark(second):
-        return False
-    mine, theirs = list(first.items()), list(second.items())
-    if [item[:2] for item in mine] != [item[:2] for item in theirs]:
-        return False
-    return all(_same_delta(a[2], b[2]) for a, b in zip(mine, theirs, strict=True))
+    return mark(first) == mark(second) and not difference(first, second, strength=False)
 
 
 def mark(edit: Edit) -> tuple[Any, ...]:
@@ -47,21 +42,6 @@ def mark(edit: Edit) -> tuple[Any, ...]:
         found = (len(edit), component, key, name, value)
         object.__setattr__(edit, "_mark", found)
     return found
-
-
-def _same_delta(first: Any, second: Any) -> bool:
-    a, b = first.tensors(), second.tensors()
-    alike = first.kind == second.kind and a.keys() == b.keys() and all(_equal(a[name], b[name]) for name in a)
-    return alike and (not isinstance(first, AddOn) or _settings(first) == _settings(second))
-
-
-def _settings(addon: AddOn) -> Any:
-    """What a module does with its tensors, at whatever strength; a file has lists where a method wrote tuples."""
-    return addon.type, plain({name: value for name, value in addon.config.items() if name != "strength"})
-
-
-def _equal(first: Tensor, second: Tensor) -> bool:
-    return first.shape == second.shape and first.dtype == second.dtype and torch.equal(first, second.to(first.device))
 
 
 def same_change(first: tuple[Artifact, Edit], second: tuple[Artifact, Edit]) -> bool:

@@ -39,6 +39,26 @@ def _denoiser(model: Any) -> None:
     assert len(steps) >= 3, f"a scheduler of three steps has {len(steps)}"
 
 
+def _codec(model: Any) -> None:
+    import torch
+
+    found, size = model.codec, model.codec.picture_size()
+    pictures = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    given = pictures.clone()
+
+    def encode(what: Any) -> Any:
+        return found.latents(what, torch.Generator().manual_seed(4))
+
+    latents = _same("latents", lambda: encode(pictures), (2, *model.info.latent_shape))
+    assert torch.equal(pictures, given), "encoding changes the pictures that it is given"
+    assert not torch.equal(encode(-pictures), latents), "latents do not depend on the pictures"
+    try:
+        encode(pictures[:, :1])
+    except Exception:  # whatever it raises, nothing was encoded
+        return
+    raise AssertionError("pictures with one channel in place of three are encoded; refuse them")
+
+
 def _classifier(model: Any) -> None:
     import torch
 
@@ -65,5 +85,5 @@ def _language(model: Any) -> None:
 
 #: capability -> asks it; words of a family's own are its own matter
 CAPABLE: Mapping[str, Callable[[Any], None]] = {
-    "text": _text, "denoiser": _denoiser, "classifier": _classifier, "language": _language,
+    "text": _text, "denoiser": _denoiser, "codec": _codec, "classifier": _classifier, "language": _language,
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Random edits of every kind for a model, and how two edits differ."""
+"""Random edits of every kind for a model."""
 
 from __future__ import annotations
 
@@ -59,22 +59,3 @@ def _few(target: Any, kind: str) -> list[Any]:
     refs = sorted((ref for ref in target.info.refs if ref.kind == kind), key=lambda ref: ref not in first)
     parts = dict.fromkeys(ref.component for ref in refs)
     return [ref for part in parts for ref in [item for item in refs if item.component == part][:2]]
-
-
-def difference(first: Edit, second: Edit) -> str:
-    """The first thing in which two edits differ, in words; empty if all bits agree."""
-    import torch
-
-    left, right = ({(part, key): delta for part, key, delta in edit.items()} for edit in (first, second))
-    if set(left) != set(right):
-        part, key = sorted(set(left) ^ set(right))[0]
-        return f"{part} {key} is changed by one of them only"
-    for place, delta in left.items():
-        mine, theirs = delta.tensors(), right[place].tensors()
-        if delta.kind != right[place].kind or set(mine) != set(theirs):
-            return f"{' '.join(place)} is {right[place].kind} in place of {delta.kind}"
-        for name, tensor in mine.items():
-            other = theirs[name]
-            if tensor.shape != other.shape or tensor.dtype != other.dtype or not torch.equal(tensor, other):
-                return f"{' '.join(place)}: {name} differs"
-    return ""

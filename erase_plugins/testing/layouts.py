@@ -111,8 +111,8 @@ def says_what_it_takes(case: Filed) -> None:
 
 def reads_what_it_wrote(case: Filed) -> None:
     """An accepted edit comes back to the last bit: keys, kinds, types, values."""
+    from erase_plugins.artifacts.difference import difference
     from erase_plugins.artifacts.store import check_edit
-    from erase_plugins.testing.edits import difference
 
     family = case.target.family
     for name, edit in case.taken().items():
@@ -181,7 +181,7 @@ def leaves_others_alone(case: Filed) -> None:
 
 
 def _reads_alike(case: Filed, place: Path, owner: Any, claimant: Any, told: str) -> None:
-    from erase_plugins.testing.edits import difference
+    from erase_plugins.artifacts.difference import difference
 
     try:
         odd = difference(owner.read(place, case.target.family), claimant.read(place, case.target.family))

@@ -14,7 +14,8 @@ from erase_plugins.families.hosted import HostedModel
 from erase_plugins.families.model import Model
 from erase_plugins.given import checked
 from erase_plugins.runtime import checkpoint_file
-from erase_plugins.runtime.apply import Applied, all_of, applied, apply_to, check_settings
+from erase_plugins.runtime.applied import Applied, applied
+from erase_plugins.runtime.apply import all_of, apply_to, check_settings
 from erase_plugins.runtime.checkpoint_file import Fused
 from erase_plugins.runtime.guard import check_compiled
 from erase_plugins.runtime.patcher import LOCK

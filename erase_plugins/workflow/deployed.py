@@ -13,7 +13,7 @@ from erase_plugins.errors import ArtifactError
 from erase_plugins.requests.case import Case
 from erase_plugins.requests.decisions import in_force
 from erase_plugins.requests.store import Desk
-from erase_plugins.runtime.apply import Applied
+from erase_plugins.runtime.applied import Applied
 from erase_plugins.workflow.applying import apply_all, held_target
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.remedies import RECORDS

@@ -53,14 +53,14 @@ def joint(
     # of a concept that several erase, the first one's rows hold
     table = {concept.text: concept for item in reversed(artifacts) for concept in item.manifest.concepts}
     concepts = tuple(table[name] for name in statistics.members)
-    kept = tuple(sorted({text for item in artifacts for text in item.manifest.preserve} - set(table)))
     entry = {"action": action, "members": sorted(item.name for item in artifacts)}
     manifest = of_all(artifacts, action)
     told = tuple(
         f"'{name}' was erased otherwise in '{item.name}', which does not count: the first one's holds"
         for name, item in _otherwise(artifacts, parts)
     )
-    return solved(replace(manifest, warnings=(*told, *manifest.warnings)), statistics, concepts, kept, entry)
+    manifest = replace(manifest, warnings=(*told, *manifest.warnings))
+    return solved(manifest, statistics, concepts, manifest.preserve, entry)
 
 
 def _otherwise(artifacts: Sequence[Artifact], parts: Sequence[Statistics]) -> Iterator[tuple[str, Artifact]]:

@@ -13,7 +13,7 @@ from erase_plugins.engine.trajectories import join
 
 if TYPE_CHECKING:
     from erase_plugins.families.base import Target
-    from erase_plugins.families.capabilities import Conditioning
+    from erase_plugins.families.conditioning import Conditioning
 
 #: prompts that are encoded at once, and states in one forward pass without gradient
 CHUNK = 32

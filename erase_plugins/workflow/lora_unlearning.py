@@ -34,7 +34,7 @@ from erase_plugins.workflow.lora_states import CHUNK, Lessons, States, by_time, 
 
 if TYPE_CHECKING:
     from erase_plugins.families.base import Target
-    from erase_plugins.families.capabilities import Conditioning
+    from erase_plugins.families.conditioning import Conditioning
 
     #: the model in some state, for a with-block
     Switch = Callable[[], AbstractContextManager[object]]

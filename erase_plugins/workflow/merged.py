@@ -34,11 +34,16 @@ def same_base(artifacts: Sequence[Artifact]) -> None:
 
 
 def of_all(artifacts: Sequence[Artifact], action: str) -> Manifest:
-    """The first one's manifest with the notes and warnings of all, as far as somebody would read them."""
-    found: dict[str, Any] = {}
-    erased = {concept.text for item in artifacts for concept in item.manifest.concepts}
-    kept = sorted({text for item in artifacts for text in item.manifest.preserve} & erased)
-    own = {"notes": [], "warnings": [f"'{text}' is erased, although one of the parts was to keep it" for text in kept]}
+    """The first one's manifest with the notes and warnings of all, as far as somebody would read them.
+
+    What one of them keeps is kept, unless another erases it.
+    """
+    erased = {concept.name for item in artifacts for concept in item.manifest.concepts}
+    kept = {text for item in artifacts for text in item.manifest.preserve}
+    data = {(ref.place, ref.sha256): ref for item in artifacts for ref in item.manifest.retain_data}
+    found: dict[str, Any] = {"preserve": tuple(sorted(kept - erased)), "retain_data": tuple(data.values())}
+    lost = [f"'{text}' is erased, although one of the parts was to keep it" for text in sorted(kept & erased)]
+    own = {"notes": [], "warnings": lost}
     for name in ("notes", "warnings"):
         first = own[name] if action == "merge" else []  # who adds a concept by name means it
         texts = list(dict.fromkeys([*first, *(text for item in artifacts for text in getattr(item.manifest, name))]))

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from erase_plugins.errors import RequestError
+from erase_plugins.families.capabilities import LANGUAGE
 from erase_plugins.families.source import public_name
+from erase_plugins.manager import get_manager
 from erase_plugins.requests.case import Case, Ledger
 from erase_plugins.requests.store import Desk
 from erase_plugins.workflow.models import find_model
@@ -80,3 +83,45 @@ def plan_case(
     case.require("triaged", "remedies are chosen for a request that is open and whose sender was checked")
     choice = choose(case, model, revision)
     return choice, desk.append(lambda _: [{**choice.body, "case": case.id}], role, dry_run)
+
+
+def next_remedy(case: Case, wanted: str | None = None) -> str:
+    """The remedy of the next attempt: the first of the plan that was not tried on this model yet, else the last.
+
+    Args:
+        case: one that was planned.
+        wanted: the remedy that somebody chose instead; None if nobody did.
+
+    Raises:
+        RequestError: the plan has none of that name.
+    """
+    known = [item["id"] for item in case.remedies if item["level"] != "prompt"]
+    if wanted is not None:
+        if wanted not in known:
+            raise RequestError(
+                f"'{wanted[:40]}' is not in the plan of request {case.id}; choose one of {', '.join(known)}"
+            )
+        return wanted
+    refused = {line["attempt"] for line in case.lines if line["event"] == "refused"}  # they say nothing of the remedy
+    model, tried = "", set()
+    for line in case.lines:
+        if line["event"] == "triaged":
+            model = line["model"]
+        elif line["event"] == "started" and model == case.last["triaged"]["model"] and line["attempt"] not in refused:
+            tried.add(line["remedy"])
+    return next((item for item in known if item not in tried), known[-1])
+
+
+def data_for(case: Case, step: str) -> tuple[str, ...]:
+    """Which data a step asks for: "forget" and "retain".
+
+    Args:
+        case: the request.
+        step: name of the command.
+    """
+    came = ("forget",) if case.last["received"]["data"] is not None and step in ("run", "evaluate") else ()
+    if step != "run" or LANGUAGE not in case.last["triaged"]["offers"]:
+        return came  # pictures with labels may lie beside a classifier
+    remedy = case.remedy if case.state == "running" else next_remedy(case)
+    known = (entry.item for entry in get_manager().methods() if entry.item.id == remedy)
+    return ("forget", "retain") if any(getattr(method, "reads_data", False) for method in known) else came

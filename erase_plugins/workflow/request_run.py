@@ -26,7 +26,7 @@ from erase_plugins.requests.states import BEFORE
 from erase_plugins.requests.store import Desk
 from erase_plugins.types import DataRef, EraseRequest, ForgetItem
 from erase_plugins.workflow.remedies import GUARD, RECORDS, item_kind
-from erase_plugins.workflow.request_plan import called, family_of
+from erase_plugins.workflow.request_plan import called, family_of, next_remedy
 
 if TYPE_CHECKING:
     from erase_plugins.artifacts.artifact import Artifact
@@ -110,7 +110,7 @@ def _run(
             Hint("method"),
             ", or plan again and then run with it",
         )
-    remedy = case.remedy if resumed else _next(case, work.method)
+    remedy = case.remedy if resumed else next_remedy(case, work.method)
     if prepare is not None and remedy != RECORDS and not dry_run:
         prepare()
     maker: _Maker = _Head(desk, work) if remedy == RECORDS else _Model(desk, work, remedy, listeners)
@@ -170,25 +170,6 @@ def _same_model(case: Case, work: Work) -> None:
         Hint("model", planned["model"], before="give"),
         ", or plan again for another model",
     )
-
-
-def _next(case: Case, wanted: str | None) -> str:
-    """The remedy of the next attempt: the first of the plan that was not tried on this model yet, else the last."""
-    known = [item["id"] for item in case.remedies if item["level"] != "prompt"]
-    if wanted is not None:
-        if wanted not in known:
-            raise RequestError(
-                f"'{wanted[:40]}' is not in the plan of request {case.id}; choose one of {', '.join(known)}"
-            )
-        return wanted
-    refused = {line["attempt"] for line in case.lines if line["event"] == "refused"}  # they say nothing of the remedy
-    model, tried = "", set()
-    for line in case.lines:
-        if line["event"] == "triaged":
-            model = line["model"]
-        elif line["event"] == "started" and model == case.last["triaged"]["model"] and line["attempt"] not in refused:
-            tried.add(line["remedy"])
-    return next((item for item in known if item not in tried), known[-1])
 
 
 class _Maker:

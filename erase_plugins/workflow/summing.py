@@ -41,7 +41,6 @@ def summed(
     first = replace(of_all(artifacts, action), certificate=proven)  # so that its loss is told
     table = {concept.name: concept for item in artifacts for concept in item.manifest.concepts}
     concepts = tuple(table[name] for name in sorted(table))
-    kept = tuple(sorted({text for item in artifacts for text in item.manifest.preserve} - set(table)))
     methods = sorted({str(item.manifest.method["id"]) for item in artifacts})
     entry = {"action": action, "members": [item.name for item in artifacts], "weights": list(factors), "at": now()}
     chain, orphans = together(artifacts)
@@ -51,7 +50,7 @@ def summed(
     if chain is not None:
         first = replace(first, extra={**first.extra, CHAIN: chain})
     manifest = first.changed(
-        name=merged_name(concepts), concepts=concepts, preserve=kept, method={**first.method, "id": "+".join(methods)},
+        name=merged_name(concepts), concepts=concepts, method={**first.method, "id": "+".join(methods)},
         kinds=tuple(sorted(edit.kinds)), rank=edit.rank, created=now(), notes=(*first.notes, note),
         history=(*first.history, entry),
     )  # fmt: skip

@@ -10,13 +10,14 @@ from safetensors.torch import load_file, save_file
 
 import erase_plugins as ep
 from erase_plugins import hookimpl
+from erase_plugins.artifacts.difference import difference
 from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.artifacts.store import read_file, read_folder
 from erase_plugins.errors import PluginAbsent, RequestError
 from erase_plugins.manager import get_manager
 from erase_plugins.protocols import Verdict
 from tests.cli.conftest import invoke
-from tests.layouts.making import artifact_of, random_edit, same_edit
+from tests.layouts.making import artifact_of, random_edit
 
 
 class Foreign:
@@ -68,7 +69,7 @@ def test_another_file_of_the_folder_is_read(pocket_target, edit, tmp_path):
         made = artifact_of(pocket_target, edit).save(tmp_path / "art", ("foreign", "kohya"))
     assert made.manifest.files[0].layout == "foreign"
     back = ep.load_artifact(tmp_path / "art")
-    assert same_edit(back.edit, edit)
+    assert not difference(back.edit, edit)
     assert back.manifest == made.manifest
 
 

@@ -9,10 +9,11 @@ from dataclasses import replace
 import pytest
 
 import erase_plugins as ep
+from erase_plugins.artifacts.difference import difference
 from erase_plugins.errors import ArtifactError, BaseMismatch, CorruptArtifact, UnknownName
 from erase_plugins.types import Concept
 from erase_plugins.workflow.collection import INDEX, Collection, build_collection
-from tests.layouts.making import artifact_of, random_edit, same_edit
+from tests.layouts.making import artifact_of, random_edit
 
 NAMES = ("erase_van_gogh", "erase_monet", "erase_dali")
 TEXTS = ("Van Gogh", "Monet", "Dalí")
@@ -43,7 +44,7 @@ def test_round_trip(library, made, tmp_path):
     assert again.family == "sd1"
     assert again.base == made[0].manifest.base
     for artifact, loaded in zip(made, again.load(NAMES), strict=True):
-        assert same_edit(artifact.edit, loaded.edit)
+        assert not difference(artifact.edit, loaded.edit)
         assert loaded.manifest == ep.load_artifact(artifact.path).manifest
         entry = again.entries[loaded.name]
         folder = tmp_path / "lib" / loaded.name
@@ -86,12 +87,12 @@ def test_append_and_replace(library, made, pocket_target, tmp_path):
     new = artifact_of(pocket_target, random_edit(pocket_target, ("cross_v",)), "erase_klee")
     grown = library.append([new, made[0]])  # what is there already and equal is no clash
     assert grown.names() == tuple(sorted([*NAMES, "erase_klee"]))
-    assert same_edit(Collection.open(tmp_path / "lib").load("erase_klee")[0].edit, new.edit)
+    assert not difference(Collection.open(tmp_path / "lib").load("erase_klee")[0].edit, new.edit)
     other = artifact_of(pocket_target, random_edit(pocket_target, ("cross_v",)), "erase_monet")
     with pytest.raises(ArtifactError, match="is taken"):
         grown.append([other])
     grown.append([other], force=True)
-    assert same_edit(Collection.open(tmp_path / "lib").load("erase_monet")[0].edit, other.edit)
+    assert not difference(Collection.open(tmp_path / "lib").load("erase_monet")[0].edit, other.edit)
 
 
 def test_a_mapping_names_the_members(made, tmp_path):

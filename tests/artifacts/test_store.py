@@ -16,10 +16,11 @@ import pytest
 import torch
 
 import erase_plugins as ep
+from erase_plugins.artifacts.difference import difference
 from erase_plugins.artifacts.edit import CONTEXT, ContextMap, Edit
 from erase_plugins.errors import ArtifactError, CorruptArtifact, Unsupported
 from tests.artifacts.damage import reseal
-from tests.layouts.making import artifact_of, dense_edit, random_edit, same_edit
+from tests.layouts.making import artifact_of, dense_edit, random_edit
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def test_folder_round_trip_in_all_layouts(pocket_target, tmp_path):
     for layout in ("patch", "diffusers", "kohya", "peft", "diff"):
         made = artifact_of(pocket_target, edit).save(tmp_path / layout, (layout,))
         back = ep.load_artifact(tmp_path / layout)
-        assert same_edit(back.edit, edit), layout
+        assert not difference(back.edit, edit), layout
         assert back.manifest == made.manifest
         assert back.bytes == sum(path.stat().st_size for path in (tmp_path / layout).rglob("*.*")) - (
             (tmp_path / layout / "erase.json").stat().st_size
@@ -61,7 +62,7 @@ def test_context_map_is_lowered_for_lora_files_when_the_base_is_there(pocket_tar
         *["peft"] * 2,
         "kohya",
     ]
-    assert same_edit(ep.load_artifact(tmp_path / "b").edit, edit)
+    assert not difference(ep.load_artifact(tmp_path / "b").edit, edit)
 
 
 def test_existing_folder_is_kept_without_force(saved, pocket_target, tmp_path):
@@ -149,7 +150,7 @@ def test_a_folder_of_an_older_version_with_the_adapter_of_its_denoiser_in_a_fold
         shutil.move(tmp_path / "art" / name, tmp_path / "art" / "peft_unet")
     files = [item if "/" in item.name else replace(item, name=f"peft_unet/{item.name}") for item in made.manifest.files]
     (tmp_path / "art" / "erase.json").write_text(replace(made.manifest, files=tuple(files)).to_json())
-    assert same_edit(ep.load_artifact(tmp_path / "art").edit, edit)
+    assert not difference(ep.load_artifact(tmp_path / "art").edit, edit)
 
 
 def test_hub_cache_links_are_accepted(saved, tmp_path):
@@ -160,7 +161,7 @@ def test_hub_cache_links_are_accepted(saved, tmp_path):
     for index, path in enumerate(sorted((tmp_path / "art").glob("*.*"))):
         shutil.copy(path, blobs / str(index))
         (snapshot / path.name).symlink_to(blobs / str(index))
-    assert same_edit(ep.load_artifact(snapshot).edit, saved.edit)
+    assert not difference(ep.load_artifact(snapshot).edit, saved.edit)
 
 
 def test_names_in_the_manifest_cannot_leave_on_a_later_save(saved, tmp_path):
@@ -231,6 +232,6 @@ def test_kill_during_writing_keeps_the_old_artifact(saved, tmp_path):
     time.sleep(0.1)
     process.send_signal(signal.SIGKILL)
     process.wait(timeout=30)
-    assert same_edit(ep.load_artifact(tmp_path / "art").edit, saved.edit)
+    assert not difference(ep.load_artifact(tmp_path / "art").edit, saved.edit)
     left = [path for path in tmp_path.iterdir() if path.name != "art"]
     assert all(path.name.startswith(".art.") for path in left)  # hidden, never taken for an artifact

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 import erase_plugins as ep
+from erase_plugins.artifacts.difference import difference
 from erase_plugins.autotune.edits import Edits
 from erase_plugins.errors import Unsupported
-from tests.layouts.making import same_edit
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_the_three_nearest_stay(made, tmp_path, kept):
     edits.keep("e", 0.2, made)
     assert [name in edits for name in "abcde"] == [False, False, True, True, True]
     found = edits.get("d")
-    assert same_edit(found.edit, made.edit)
+    assert not difference(found.edit, made.edit)
     assert bool(found.edit.statistics) == bool(made.edit.statistics)
     assert (found.manifest.to_dict(), edits.get("a")) == (made.manifest.to_dict(), None)
 

@@ -9,12 +9,12 @@ import pytest
 
 import erase_plugins as ep
 from erase_plugins.artifacts.artifact import Artifact
+from erase_plugins.artifacts.difference import difference
 from erase_plugins.autotune.measure import Yardstick
 from erase_plugins.errors import ArtifactError, RequestError, RunRefused
 from erase_plugins.testing.observe import snapshot
 from erase_plugins.types import Concept
 from erase_plugins.workflow.models import target_of
-from tests.layouts.making import same_edit
 
 ASKED = {"methods": ["uce", "rece"], "trials": 4, "images": 2, "keep": ["a dog"]}
 
@@ -72,7 +72,7 @@ def test_searched_killed_resumed_and_picked(target, tmp_path):
     shutil.rmtree(place / ".edits")
     gone = ep.auto(target, "pizza", **ASKED, out=out, pick=1, force=True)
     assert again in gone.artifact.manifest.notes
-    assert same_edit(gone.artifact.edit, other.artifact.edit)
+    assert not difference(gone.artifact.edit, other.artifact.edit)
     assert not any("made again" in note for note in whole.artifact.manifest.notes)
     assert json.loads((place / "front.json").read_text())["taken"] == 1
     assert snapshot(target.pipe).difference(before) == ""
@@ -115,7 +115,7 @@ def test_another_strength_of_an_edit_is_not_made_again(target, monkeypatch):
     assert numbers[0] < numbers[1] < 1.0
     assert "strength 0.5 is part of the edit" in job.artifact(half).manifest.notes
     fresh = ep.erase(target, "pizza", "uce", options={"vocabulary": 20})
-    assert same_edit(job.artifact(full).edit, fresh.edit)
+    assert not difference(job.artifact(full).edit, fresh.edit)
     assert len(made) == 1
 
 

@@ -103,8 +103,8 @@ def test_numbers_survive_an_attachment_that_fails(tmp_path, item, told):
     stored = json.loads((tmp_path / "report.json").read_text())
     assert stored["rows"][0]["value"] == 0.5 and stored["warnings"] == [warning]
     assert report.files == {"report": "report.json"}
-    left = [] if "optional package" in warning else [item.name]
-    assert (list(report.unwritten), report.attachments, stored.get("unwritten", [])) == (left, (), left)
+    left = {} if "optional package" in warning else {item.name: warning.partition(" was not written: ")[2]}
+    assert (report.unwritten, report.attachments, stored.get("unwritten", {})) == (left, (), left)
     assert {file.name for file in tmp_path.iterdir()} == {"mine.txt", "report.json"}
     assert (tmp_path / "mine.txt").read_text() == "mine"
 

@@ -122,10 +122,14 @@ def test_a_figure_that_an_attack_lacks_is_told_of(tmp_path, monkeypatch):
     first = Fixed("first")
     real = first.run
     broken = (Attachment("curve.png", lambda path: 1 / 0),)
-    first.run = lambda *given: replace(real(*given), attachments=broken)
+    own = ("curve.png was to show three points and shows two",)
+    first.run = lambda *given: replace(real(*given), attachments=broken, warnings=own)
     report = run(first, Fixed("second"), out=tmp_path)
-    assert report.unwritten == ("curve.png",)
-    assert report.warnings[0] == "first: curve.png was not written: ZeroDivisionError: division by zero"
+    assert report.unwritten == {"curve.png": "ZeroDivisionError: division by zero"}
+    assert report.warnings == ("first: curve.png was not written: ZeroDivisionError: division by zero",)
+    stored = json.loads((tmp_path / "attack-first.json").read_text())
+    assert stored["unwritten"] == report.unwritten
+    assert "unwritten" not in json.loads((tmp_path / "attack-second.json").read_text())
 
 
 def test_a_missing_package_is_a_line():

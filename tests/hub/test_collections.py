@@ -11,13 +11,13 @@ from huggingface_hub import HfApi, constants
 import erase_plugins as ep
 import hub_cards
 from erase_plugins.artifacts.artifact import Artifact
+from erase_plugins.artifacts.difference import difference
 from erase_plugins.artifacts.edit import CONTEXT, ContextMap, Edit
 from erase_plugins.errors import ArtifactError, HubError, PushRefused, RequestError, UnknownName
 from erase_plugins.types import Concept
 from erase_plugins.workflow.collection import INDEX, Collection, build_collection
 from tests.cli.conftest import erase  # noqa: F401
 from tests.hub.conftest import contents
-from tests.layouts.making import same_edit
 
 REPO = "tester/library"
 
@@ -83,9 +83,9 @@ def test_merged_on_this_machine(hub, library, made, tmp_path):
     push(library)
     expected = ep.merge([made["pizza"], made["hamburger"]])
     found = hub_cards.merged(REPO, ["hamburger", "pizza"])
-    assert same_edit(found.edit, expected.edit)
-    assert same_edit(ep.load_artifact(f"hub:{REPO}#pizza,hamburger").edit, expected.edit)
-    assert same_edit(ep.load_artifact(f"hub:{REPO}#pizza").edit, made["pizza"].edit)
+    assert not difference(found.edit, expected.edit)
+    assert not difference(ep.load_artifact(f"hub:{REPO}#pizza,hamburger").edit, expected.edit)
+    assert not difference(ep.load_artifact(f"hub:{REPO}#pizza").edit, made["pizza"].edit)
     before = len(hub.log)
     ep.load_artifact(f"hub:{REPO}#hamburger,pizza")
     assert [item for item in hub.log[before:] if item.method == "GET"] == []

@@ -108,13 +108,3 @@ def count_patched(pipe: Any, components: tuple[str, ...], adapter: str) -> int:
     """Modules that hold a peft adapter of this name."""
     modules = (module for name in components for module in getattr(pipe, name).modules())
     return sum(adapter in getattr(module, "lora_A", {}) for module in modules)
-
-
-def same_edit(first: Edit, second: Edit) -> bool:
-    """Same keys, kinds and bits."""
-    left, right = list(first.items()), list(second.items())
-    return [(c, k, d.kind) for c, k, d in left] == [(c, k, d.kind) for c, k, d in right] and all(
-        a.tensors().keys() == b.tensors().keys()
-        and all(torch.equal(a.tensors()[name], b.tensors()[name]) for name in a.tensors())
-        for (_, _, a), (_, _, b) in zip(left, right, strict=True)
-    )

@@ -9,6 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from erase_plugins.artifacts.difference import difference
 from erase_plugins.artifacts.edit import CONTEXT, AddOn, ContextMap, Dense, Edit, LowRank, Rows
 from erase_plugins.artifacts.header import read_header
 from erase_plugins.artifacts.lowrank import uniform_rank
@@ -18,7 +19,6 @@ from erase_plugins.families.base import ModuleRef
 from erase_plugins.manager import get_manager
 from erase_plugins.workflow.artifacts import load_artifact
 from tests.families.test_naming import info_of
-from tests.layouts.making import same_edit
 
 LORA = ("diffusers", "kohya", "diff", "peft")
 SETTINGS = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
@@ -56,13 +56,13 @@ def test_read_is_the_inverse_of_write(layout, edit, tmp_path_factory):
     chosen.write(edit, family, {"format": "pt"}, path)
     back = chosen.read(path, family)
     if layout == "diff":
-        assert same_edit(back, edit)
+        assert not difference(back, edit)
     elif layout == "peft":  # one rank per component folder
         for component, group in edit.deltas.items():
             part = uniform_rank(Edit(edit.family, {component: group}))
-            assert same_edit(Edit(edit.family, {component: back.deltas[component]}), part)
+            assert not difference(Edit(edit.family, {component: back.deltas[component]}), part)
     else:
-        assert same_edit(back, uniform_rank(edit))
+        assert not difference(back, uniform_rank(edit))
 
 
 def every_kind() -> Edit:
@@ -89,7 +89,7 @@ def test_patch_layout_keeps_everything(tmp_path):
     layout, family, edit = get_manager().layout("patch"), get_manager().family("sd1"), every_kind()
     layout.write(edit, family, {"format": "pt"}, tmp_path / "edit.safetensors")
     back = layout.read(tmp_path / "edit.safetensors", family)
-    assert same_edit(back, edit)
+    assert not difference(back, edit)
     assert torch.equal(back.statistics["C"], edit.statistics["C"])
     assert back.meta == edit.meta
     addon = back.deltas["unet"]["mid_block.attentions.0.transformer_blocks.0.attn2"]
@@ -124,7 +124,7 @@ def test_diff_layout_takes_weights_and_biases_only(tmp_path):
     assert sorted(read_header(tmp_path / "p.safetensors").tensors) == [
         "lora_unet_mid_block_attentions_0_proj_in.diff", "lora_unet_mid_block_attentions_0_proj_in.diff_b",
     ]  # fmt: skip
-    assert same_edit(layout.read(tmp_path / "p.safetensors", family), edit)
+    assert not difference(layout.read(tmp_path / "p.safetensors", family), edit)
     assert not get_manager().layout("kohya").sniff(list(read_header(tmp_path / "p.safetensors").tensors), {})
 
 
@@ -260,7 +260,7 @@ def test_text_encoder_file_gets_one_zero_projection(tmp_path):
     assert tensors[f"{added}.lora_down.weight"].shape == (2, 6)
     assert not tensors[f"{added}.lora_down.weight"].any()
     assert not tensors[f"{added}.lora_up.weight"].any()
-    assert same_edit(layout.read(tmp_path / "x.safetensors", family), edit)
+    assert not difference(layout.read(tmp_path / "x.safetensors", family), edit)
 
 
 # ---- scale ------------------------------------------------------------------------------------------------------------

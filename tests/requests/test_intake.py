@@ -10,7 +10,7 @@ import click
 import pytest
 
 from erase_plugins.cli.main import cli
-from erase_plugins.cli.request import _model
+from erase_plugins.cli.request_said import planned_model
 from erase_plugins.errors import RequestError
 from erase_plugins.requests import decisions
 from erase_plugins.requests.intake import names_in, receive, waiting_twins
@@ -87,11 +87,39 @@ def test_the_next_command_names_the_planned_model_where_it_can_be_typed(tmp_path
     desk = Desk.create(tmp_path / "desk")
     name, _ = receive(desk, "person", [CANARY])
     decisions.verify_identity(desk, name, "account")
-    assert _model(desk.ledger().case(name)) == "MODEL"
+    assert planned_model(desk.ledger().case(name)) == "MODEL"
     for planned, shown in (("pocket-lm", "pocket-lm"), ("me/model", "me/model"), ("folder", "MODEL")):
         body = {"event": "triaged", "case": name, "model": planned, "family": "causal-lm", "offers": ["language"],
                 "remedies": [{"id": "npo", "level": "weights", "why": "fits"}]}  # fmt: skip
-        assert _model(desk.append(lambda _, body=body: [body]).case(name)) == shown
+        assert planned_model(desk.append(lambda _, body=body: [body]).case(name)) == shown
+
+
+@pytest.mark.parametrize(
+    ("offers", "remedy", "came", "run", "evaluate"),
+    [
+        ("language", "npo", False, ("forget", "retain"), ()),
+        ("language", "npo", True, ("forget", "retain"), ("forget",)),
+        ("text", "uce", False, (), ()),
+        ("text", "uce", True, ("forget",), ("forget",)),
+        ("classifier", "gs-lora", False, (), ()),
+        ("records", "records", False, (), ()),
+        ("language", "from-a-package-that-is-gone", False, (), ()),
+    ],
+    ids=["texts", "texts-that-came", "words", "pictures-that-came", "pictures-beside", "head", "gone"],
+)
+def test_the_next_command_names_the_data_that_it_needs(erase, tmp_path, offers, remedy, came, run, evaluate):  # noqa: F811
+    (tmp_path / "facts.jsonl").write_text('{"prompt": "Where?", "completion": "Here."}\n')
+    desk = Desk.create(tmp_path / "desk")
+    name, _ = receive(desk, "person", [CANARY], data=str(tmp_path / "facts.jsonl") if came else None)
+    decisions.verify_identity(desk, name, "account")
+    plan = {"event": "triaged", "case": name, "model": "me/model", "family": "f", "offers": [offers],
+            "remedies": [{"id": remedy, "level": "weights", "why": "fits"}]}  # fmt: skip
+    started = {"event": "started", "case": name, "attempt": 1, "remedy": remedy, "seed": 0, "records": []}
+    made = {"event": "made", "case": name, "attempt": 1, "artifact": "0" * 64, "base": "0" * 64, "guard": None}
+    for lines, options in (([plan], run), ([started], run), ([made], evaluate)):
+        desk.append(lambda _, lines=lines: lines)
+        said = erase("request", "status", desk.folder, name).out.partition("next: erase-plugins ")[2].splitlines()[0]
+        assert [word for word in said.split() if word in ("--forget", "--retain")] == [f"--{item}" for item in options]
 
 
 def test_what_was_entered_by_mistake_is_rejected_as_that(tmp_path):

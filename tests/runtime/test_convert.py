@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import erase_plugins as ep
+from erase_plugins.artifacts.difference import difference
 from erase_plugins.artifacts.edit import CONTEXT, ContextMap, Dense, Edit, LowRank
 from erase_plugins.artifacts.header import read_header
 from erase_plugins.artifacts.lowrank import uniform_rank
@@ -16,7 +17,7 @@ from erase_plugins.artifacts.tensors import write_tensors
 from erase_plugins.artifacts.weights import base_tensors
 from erase_plugins.errors import ArtifactError, BaseMismatch, NotFiniteError, RequestError, Unsupported
 from erase_plugins.workflow.convert import convert
-from tests.layouts.making import artifact_of, dense_edit, random_edit, same_edit
+from tests.layouts.making import artifact_of, dense_edit, random_edit
 
 
 def stored(path) -> Edit:
@@ -29,10 +30,10 @@ def test_folder_to_single_file_and_back(pocket_target, tmp_path):
     made = convert(tmp_path / "art", "kohya", out=tmp_path / "lora.safetensors")
     assert made.path == tmp_path / "lora.safetensors"
     assert made.manifest.history[-1]["op"] == "convert"
-    assert same_edit(stored(tmp_path / "lora.safetensors"), uniform_rank(edit))
+    assert not difference(stored(tmp_path / "lora.safetensors"), uniform_rank(edit))
     convert(tmp_path / "lora.safetensors", "patch", out=tmp_path / "again")
     again = ep.load_artifact(tmp_path / "again")
-    assert same_edit(again.edit, uniform_rank(edit))
+    assert not difference(again.edit, uniform_rank(edit))
     assert again.manifest.erased == ("pizza",)
     convert(tmp_path / "lora.safetensors", "peft", out=tmp_path / "peft")
     assert len(list((tmp_path / "peft").rglob("adapter_config.json"))) == 2
@@ -47,7 +48,7 @@ def test_context_map_needs_the_base(pocket_target, tmp_path):
     assert not list(tmp_path.iterdir())
     convert(artifact, "kohya", out=tmp_path / "x.safetensors", base=pocket_target)
     expected = lower_for(edit, pocket_target)
-    assert same_edit(stored(tmp_path / "x.safetensors"), expected)
+    assert not difference(stored(tmp_path / "x.safetensors"), expected)
     assert len(expected) == len(pocket_target.modules("cross_kv"))
 
 

@@ -310,10 +310,10 @@ class Sizes:
     """Directions that every gated product was formed of, and how often gates were computed."""
 
     def __init__(self, monkeypatch):
-        from erase_plugins.runtime import gates
+        from erase_plugins.runtime import gated_changes, gates
 
         self.directions, self.tables = [], 0
-        product, table = gates.gated_product, gates.Thresholds.table
+        product, table = gated_changes.gated_product, gates.Thresholds.table
 
         def counted(layer, x, down, up, values):
             self.directions.append(len(down))
@@ -323,7 +323,7 @@ class Sizes:
             self.tables += 1
             return table(thresholds, context)
 
-        monkeypatch.setattr(gates, "gated_product", counted)
+        monkeypatch.setattr(gated_changes, "gated_product", counted)
         monkeypatch.setattr(gates.Thresholds, "table", read)
 
 

@@ -85,7 +85,7 @@ def artifact(target, concept, seed=0, score=(50.0, 60.0), phrases=None):
 
 
 def table_of(handle):
-    return handle._parts["unet"].attached[0].table
+    return handle.parts["unet"].attached[0].table
 
 
 def drawn(pipe, prompts, **options):
@@ -186,7 +186,7 @@ def test_given_embeddings_are_judged_by_themselves_and_that_is_said_once(pipe, t
 def test_encoded_embeddings_are_known_again_cast_repeated_and_joined(pipe, target):
     with apply(pipe, artifact(target, "pizza")) as handle:
         rows = torch.cat([pipe.encode_prompt(text, "cpu", 1, False)[0] for text in captions("pizza", (20, 30))])
-        gate = handle._parts["unet"].attached[0]
+        gate = handle.parts["unet"].attached[0]
         for seen in (rows, rows.half(), rows.bfloat16().float(), rows.repeat(2, 1, 1)):
             gate.read(seen)
             assert gate.table.tolist() == [[1.0]] * len(seen)
@@ -280,7 +280,7 @@ def test_pocket_opens_for_the_name_in_long_captions_and_stays_shut_as_before(poc
     by_rows = gate_table(pocket_target.encode(prompts).embeds, gate.weights["embeddings"], gate.config)[:, 0]
     assert (by_rows[:9] < 0.5).any(), "the embedding alone would do"
     with apply(pocket_target.pipe, made) as handle:
-        gated = handle._parts["unet"].attached[0]
+        gated = handle.parts["unet"].attached[0]
         gated.read(pocket_target.encode(prompts).embeds)
         seen = gated.table[:, 0]
     assert seen[:9].min() == 1.0

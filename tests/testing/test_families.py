@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from erase_plugins.errors import RequestError
 from erase_plugins.families.transformers_model import HostedClassifier
 from erase_plugins.manager import get_manager
 from erase_plugins.testing import tiny
+from erase_plugins.testing.capable import CAPABLE
 from erase_plugins.testing.families import CHECKS, FamilyContract
 from tests.families import outside_family
 from tests.outside import erase_llama, erase_vit
@@ -141,6 +144,48 @@ BROKEN = {
 def test_broken_rules_are_noticed(changes, check, told):
     found = failed(**changes)
     assert told in found.get(check, ""), found
+
+
+class Codec:
+    """Pictures of 4 pixels a side to latents of 2, by means of 2 times 2 pixels."""
+
+    def picture_size(self):
+        return 4, 4
+
+    def latents(self, pictures, generator):
+        if pictures.shape[1] != 3:
+            raise ValueError(f"{pictures.shape[1]} channels")
+        return torch.nn.functional.avg_pool2d(pictures, 2)
+
+
+def mean(self, pictures, generator):
+    return torch.nn.functional.avg_pool2d(pictures, 2).mean(1, keepdim=True).expand(-1, 3, -1, -1)
+
+
+@pytest.mark.parametrize(
+    ("latents", "told"),
+    [
+        (Codec.latents, ""),
+        (lambda self, pictures, generator: pictures, "latents have the shape (2, 3, 4, 4), not (2, 3, 2, 2)"),
+        (lambda self, pictures, generator: Codec().latents(pictures, generator) / 0, "latents hold NaN or infinity"),
+        (lambda self, pictures, generator: torch.rand(2, 3, 2, 2), "asked twice, latents differ"),
+        (
+            lambda self, pictures, generator: torch.rand(2, 3, 2, 2, generator=generator),
+            "do not depend on the pictures",
+        ),
+        (lambda self, pictures, generator: Codec().latents(pictures.clamp_(0), generator), "changes the pictures"),
+        (mean, "one channel in place of three are encoded"),
+    ],
+    ids=["sound", "shape", "infinite", "another", "blind", "in-place", "grey"],
+)
+def test_a_codec_is_asked(latents, told):
+    codec = type("Odd", (Codec,), {"latents": latents})()
+    model = SimpleNamespace(codec=codec, info=SimpleNamespace(latent_shape=(3, 2, 2)))
+    if not told:
+        CAPABLE["codec"](model)
+        return
+    with pytest.raises(AssertionError, match=re.escape(told)):
+        CAPABLE["codec"](model)
 
 
 def test_models_that_do_not_differ_are_noticed():

@@ -11,7 +11,7 @@ from torch import nn
 
 from erase_plugins.artifacts.edit import LowRank
 from erase_plugins.engine.trajectories import ask
-from erase_plugins.families.capabilities import Conditioning
+from erase_plugins.families.conditioning import Conditioning
 from erase_plugins.workflow import lora_unlearning
 from erase_plugins.workflow.lora_states import Lessons, States, by_time
 from erase_plugins.workflow.lora_unlearning import (

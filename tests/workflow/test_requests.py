@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 import erase_plugins as ep
-from erase_plugins.cli.request import _shown
+from erase_plugins.cli.request_said import measured_rows
 from erase_plugins.errors import ArtifactError, EraseError, HubError, PushRefused, RequestError, RunRefused, Unsupported
 from erase_plugins.hints import Hint, in_terminal
 from erase_plugins.manager import get_manager
@@ -415,11 +415,11 @@ def test_what_is_left_is_told_as_it_is_judged():
     ]
     assert left_over(kept[1:], 0.1) == ["forget_probability: 50.0% of the subject is left; at most 10% may be"]
     assert left_over(kept[3:], 0.1) == []
-    assert _shown(kept, NOBODY) == (
+    assert measured_rows(kept, NOBODY) == (
         ("metric", "before", "after", "somebody unknown"),
         [("forget_probability", "0.99", "0.495", "0.44"), ("retain_probability", "0.9", "0.9", "")],
     )
-    assert _shown([["rho_adaptive", "deleted", 0.5, None, None, 0]], NOBODY) == (
+    assert measured_rows([["rho_adaptive", "deleted", 0.5, None, None, 0]], NOBODY) == (
         ("metric", "before", "after"), [("rho_adaptive", "", "0.5")]
     )  # fmt: skip
 

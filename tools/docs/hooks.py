@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -77,11 +78,23 @@ def item_table() -> str:
     return "\n".join(rows)
 
 
+#: names of plugins that are not called after their kind
+_NAMES = {"closed-form": "my-eraser", "trained": "my-trainer"}
+
+
 def example(kind: str) -> str:
     """The file that ``new-plugin`` writes for a kind, under a name of the page's."""
     from erase_plugins.testing.template import rendered
 
-    return f"```python\n# my_{kind}.py\n{rendered(f'my-{kind}', kind).rstrip()}\n```"
+    name = _NAMES.get(kind, f"my-{kind}")
+    return f"```python\n# {name.replace('-', '_')}.py\n{rendered(name, kind).rstrip()}\n```"
+
+
+def examples() -> dict[str, Callable[[], str]]:
+    """A block for each kind that ``new-plugin`` can write."""
+    from erase_plugins.testing.template import KINDS
+
+    return {f"example {kind}": partial(example, kind) for kind in KINDS}
 
 
 BLOCKS = {
@@ -91,7 +104,7 @@ BLOCKS = {
     "contract": check_table,
     "measuring": measuring_table,
     "items": item_table,
-    **{f"example {kind}": partial(example, kind) for kind in ("language", "guard", "family", "layout", "judge")},
+    **examples(),
 }
 
 

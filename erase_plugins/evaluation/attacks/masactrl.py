@@ -23,7 +23,7 @@ from erase_plugins.families.diffusers_target import PIXELS, without_overflow
 
 if TYPE_CHECKING:
     from erase_plugins.evaluation.run import Subject
-    from erase_plugins.families.capabilities import Conditioning
+    from erase_plugins.families.conditioning import Conditioning
 
 #: first step, and share of the self-attention layers in front of the first one, that share keys and values
 FIRST_STEP, FIRST_LAYER = 4, 10 / 16
