@@ -20,6 +20,7 @@ from erase_plugins.comparison.cells import (
     smallest,
     write_result,
 )
+from erase_plugins.evaluation import run as measuring
 from erase_plugins.evaluation.draw import draw
 from erase_plugins.evaluation.prompts import quick_prompts
 from erase_plugins.pocket.judge import PocketJudge
@@ -57,7 +58,8 @@ def test_peak_memory_sees_what_was_freed_again():
     assert found["peak_mb"] >= quiet["peak_mb"] + 100
 
 
-def test_a_real_cell(pocket_pipe, tmp_path):
+def test_a_real_cell(pocket_pipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(measuring, "draw", lambda *given, **named: draw(*given, **{**named, "steps": 4}))
     before = {name: part.clone() for name, part in pocket_pipe.unet.state_dict().items()}
     found = run_cell(Cell("uce", "pizza", {"vocabulary": "50"}, images=4), pocket_pipe, tmp_path / "cell")
     assert found["rates"]["target_rate"]["base"][0] == 1.0
@@ -71,7 +73,7 @@ def test_a_real_cell(pocket_pipe, tmp_path):
         parts = np.split(np.asarray(strip), 4, axis=1)
     sets = quick_prompts(PocketJudge(), ["pizza"], 4, 0)
     asked = [sets["target"][0], sets["neighbour"][0]]
-    drawn = draw(pocket_pipe, [item.text for item in asked], [item.seed for item in asked])
+    drawn = draw(pocket_pipe, [item.text for item in asked], [item.seed for item in asked], steps=4)
     for part, picture in zip(parts[::2], drawn, strict=True):
         assert np.abs(part / 255 - picture.permute(1, 2, 0).numpy()).max() < 0.01
     assert np.abs(parts[0].astype(int) - parts[1]).mean() > 5

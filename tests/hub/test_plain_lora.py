@@ -8,6 +8,8 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 
 from erase_plugins import erase as run_method
+from erase_plugins.evaluation import run as measuring
+from erase_plugins.evaluation.draw import draw
 from tests.cli.conftest import erase  # noqa: F401
 
 REPO = "tester/some-lora"
@@ -30,7 +32,8 @@ def published(hub, tmp_path):
 
 
 @pytest.mark.slow
-def test_pulled_inspected_and_evaluated(hub, published, erase, tmp_path):  # noqa: F811
+def test_pulled_inspected_and_evaluated(hub, published, erase, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(measuring, "draw", lambda *given, **named: draw(*given, **{**named, "steps": 4}))
     ran = erase("pull", REPO, "--into", tmp_path / "fetched", "--json")
     assert ran.code == 0, ran.err
     assert ran.data["fetched"] == ["pizza_off.safetensors"]
