@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from . import files, host
+from .opening import place_of
 
 
 def describe(name: str) -> dict[str, Any]:
@@ -20,9 +20,7 @@ def describe(name: str) -> dict[str, Any]:
     Raises:
         ArtifactError: not there, or not readable.
     """
-    lora = host.lora_path(name) if name not in files.listing() else None
-    place = lora or files.find(name)
-    manifest = read_manifest(place)
+    manifest = read_manifest(place_of(name))
     if manifest is None:
         return {"name": name, "erases": [], "base": "", "text": f"{name}\nThe file does not say what it erases."}
     concepts = [f"{item.name} -> {item.anchor}" if item.anchor else item.name for item in manifest.concepts]

@@ -7,7 +7,7 @@ is to leave the folder by itself.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -96,8 +96,12 @@ def exists(place: Path) -> bool:
         return False
 
 
-def find(entry: str) -> Path:
+def find(entry: str, loras: Callable[[], list[str]] | None = None) -> Path:
     """Path of an entry of `listing`.
+
+    Args:
+        entry: its name.
+        loras: names of ``models/loras``, where whoever asks has looked already.
 
     Raises:
         ArtifactError: not there (with the nearest name), or outside the model folders.
@@ -110,9 +114,12 @@ def find(entry: str) -> Path:
     if place is not None:
         return place
     known = [name for name in (*listing(), *collections()) if name not in (NOTHING, NO_COLLECTION)]
-    near = get_close_matches(entry[:200], known, n=1)
+    near = get_close_matches(entry[:200], [*known, *(loras() if loras else ())], n=1)
     hint = f"; the nearest is '{near[0]}'" if near else ""
-    raise ArtifactError(f"no artifact '{shown(entry)}' in models/erase_plugins{hint}; refresh the list with R")
+    where = "models/erase_plugins or models/loras" if loras else "models/erase_plugins"
+    raise ArtifactError(
+        f"no artifact '{shown(entry)}' in {where}{hint}; take another one, or put it there and refresh the list with R"
+    )
 
 
 def placed(entry: str) -> Path | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from erase_plugins.errors import ArtifactError, EraseError
+from erase_plugins.hints import sentence_of
 
 from . import files, host, hub, moving
 
@@ -41,24 +41,17 @@ def open_artifact(name: str) -> Opened:
     if name.startswith(HUB) and is_reference(name):
         found = hub.pulled(name)
         return Opened(found.artifact, HUB + found.reference, found.note)
-    return Opened(ep.load_artifact(name) if is_reference(name) else _local(name), name)
+    return Opened(ep.load_artifact(name if is_reference(name) else place_of(name)), name)
 
 
-def _local(name: str) -> Any:
-    import erase_plugins as ep
+def place_of(name: str) -> Path:
+    """Where an entry of ``models/erase_plugins`` or a file of ``models/loras`` lies.
 
+    Raises:
+        ArtifactError: in neither (with the nearest name), or outside of them.
+    """
     lora = host.lora_path(name) if name not in files.listing() else None
-    if lora is not None:
-        return ep.load_artifact(lora)
-    try:
-        return ep.load_artifact(files.find(name))
-    except ArtifactError:
-        near = get_close_matches(name, host.lora_names(), n=1)
-        if not near or name in files.listing() or get_close_matches(name, files.listing(), n=1):
-            raise
-        raise ArtifactError(
-            f"no artifact '{name[:80]}' in models/erase_plugins or models/loras; the nearest is '{near[0]}'"
-        ) from None
+    return lora or files.find(name, host.lora_names)
 
 
 def choices() -> list[str]:
@@ -73,10 +66,25 @@ def choices() -> list[str]:
 
 
 def problem(name: str) -> str | None:
-    """Why a name cannot be opened; None if it is there, or if nothing was there to choose from."""
-    if name == files.NOTHING or host.lora_path(name) is not None:
+    """Why a name cannot be opened, as far as that is seen without reading weights; None if it can, or if nothing was
+    there to choose from. Told before the queue takes a graph: an error in a running node costs what comes after it."""
+    from erase_plugins.artifacts.verify import glance
+
+    if name == files.NOTHING:
         return None
-    return files.entry_problem(name)
+    try:
+        glance(place_of(name))
+    except ArtifactError as error:
+        return sentence_of(error)
+    return None
+
+
+def is_here(name: str) -> bool:
+    """Whether a name is one of the model folders, whatever is in it."""
+    try:
+        return bool(place_of(name))
+    except ArtifactError:
+        return False
 
 
 def referred(text: str) -> str:
@@ -87,7 +95,7 @@ def referred(text: str) -> str:
     text = text.strip()
     page = text.startswith("https://")
     owner = text.count("/") == 1 and not text.startswith((".", "/", "~"))  # those are places, which nobody is called
-    if page or (owner and not is_reference(text) and problem(text) is not None):
+    if page or (owner and not is_reference(text) and not is_here(text)):
         return HUB + text
     return text
 

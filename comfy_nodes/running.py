@@ -48,15 +48,21 @@ def validator(spec: NodeSpec, *first: str) -> Callable[..., Any]:
 
     def validate(*_: Any, **values: Any) -> bool | str:
         for name, check in spec.checks.items():
-            other = spec.unless.get(name)
-            if other in values and (values[other] is None or values[other].strip()):
+            if values.get(name) is None:
                 continue
-            problem = None if values.get(name) is None else check(values[name])
+            others = spec.beside.get(name)
+            known = () if others is None else ({item for item in others if _given(values, item)},)
+            problem = check(values[name], *known)
             if problem:
                 return in_the_graph(problem)
         return True
 
-    names = dict.fromkeys((*first, *spec.checks, *spec.unless.values()))
+    names = dict.fromkeys((*first, *spec.checks, *(item for others in spec.beside.values() for item in others)))
     parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
     validate.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return validate
+
+
+def _given(values: Mapping[str, Any], name: str) -> bool:
+    """Whether something is written into an input, or connected with it: then ComfyUI says None."""
+    return name in values and (values[name] is None or bool(str(values[name]).strip()))

@@ -83,8 +83,8 @@ class NodeSpec:
         aliases: words that find the node in the search box.
         is_output: the graph may end here.
         checks: input -> function that returns the reason why its value cannot be used, or None.
-        unless: input -> another one that is taken instead where something is written or connected there; the first is
-            not checked then.
+        beside: input -> others that its check is told of: it is called with the value and the names of those in which
+            something is written or connected.
         state: from the widget values, something that differs when the node must run again.
         experimental: inputs may still change; the editor marks the node.
         hidden: argument -> what ComfyUI hands over without a socket ("PROMPT", "EXTRA_PNGINFO", "UNIQUE_ID").
@@ -107,8 +107,8 @@ class NodeSpec:
     run: Callable[..., Result]
     aliases: tuple[str, ...]
     is_output: bool = False
-    checks: Mapping[str, Callable[[Any], str | None]] = field(default_factory=dict)
-    unless: Mapping[str, str] = field(default_factory=dict)
+    checks: Mapping[str, Callable[..., str | None]] = field(default_factory=dict)
+    beside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     state: Callable[..., Any] | None = None
     experimental: bool = False
     hidden: Mapping[str, str] = field(default_factory=dict)

@@ -51,7 +51,10 @@ class Stack:
         names = [entry.artifact.name for entry in self.entries]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise RequestError(f"'{twice[0]}' is in the stack twice; give it once, with one strength")
+            both = (entry.artifact.path for entry in self.entries if entry.artifact.name == twice[0])
+            folders = list(dict.fromkeys(path.name for path in both if path is not None))
+            where = f" (as {' and '.join(repr(name) for name in folders)})" if len(folders) > 1 else ""
+            raise RequestError(f"'{twice[0]}' is in the stack twice{where}; give it once, with one strength")
         for entry in self.entries:
             if not math.isfinite(entry.strength):
                 raise RequestError(f"strength {entry.strength!r} of '{entry.artifact.name}' is not a usable number")

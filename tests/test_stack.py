@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -115,8 +118,11 @@ def test_one_artifact_does_what_the_layers_do(made, pocket_target):
 
 
 def test_wrong_stacks_are_refused(made):
-    with pytest.raises(RequestError, match="'erase_dog' is in the stack twice"):
+    with pytest.raises(RequestError, match="'erase_dog' is in the stack twice; give it once"):
         stack(made, ("dog", 1.0), ("dog", 0.5))
+    one, two = (replace(made["dog"], path=Path("models", name)) for name in ("dog_by_uce", "dog_by_esd"))
+    with pytest.raises(RequestError, match=r"'erase_dog' is in the stack twice \(as 'dog_by_uce' and 'dog_by_esd'\)"):
+        Stack((Entry(one), Entry(two)))
     with pytest.raises(RequestError, match="strength nan of 'erase_dog'"):
         stack(made, ("dog", float("nan")))
     with pytest.raises(UnknownName, match="did you mean 'pizza'"):

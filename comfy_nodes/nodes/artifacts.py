@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Set
 from typing import Any
 
 from ..opening import choices, problem, referred, state
@@ -114,6 +115,11 @@ def save_artifact(
     return Result((folder.name, "\n".join(lines)), "\n".join(lines))
 
 
+def _artifact_problem(name: str, beside: Set[str]) -> str | None:
+    """Why an artifact cannot be opened; beside a reference the entry is of whoever made the workflow, and not used."""
+    return None if beside else problem(name)
+
+
 _STRENGTH = {"default": 1.0, "min": -2.0, "max": 2.0, "step": 0.05}
 SPECS = (
     NodeSpec(
@@ -148,8 +154,8 @@ SPECS = (
         ),
         run=load_artifact,
         aliases=(*_ALIASES, "hub", "hugging face", "download", "pull"),
-        checks={"artifact": problem},
-        unless={"artifact": "reference"},  # the list of whoever made the workflow holds other entries
+        checks={"artifact": _artifact_problem},
+        beside={"artifact": ("reference",)},
         state=lambda artifact=None, reference=None, **_: state(referred(reference or "") or artifact or ""),
         hidden=METADATA,
         when=(

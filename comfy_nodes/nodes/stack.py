@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
-from .. import files
+from .. import files, opening
 from ..concepts import read_lines
 from ..rows import read_rows, renamed, rows_problem
 from ..spec import METADATA, Input, NodeSpec, Output, Result
@@ -134,12 +135,23 @@ def library(
     return Result((done.model, done.clip, done.artifact, report), report)
 
 
+def _stack_problem(text: str, beside: Set[str]) -> str | None:
+    """Why the rows of a stack cannot be used; None if they can. What is not here may be the name of a connected one."""
+    from erase_plugins.artifacts.reference import is_reference
+
+    if (found := rows_problem(text)) is not None:
+        return found
+    for name, _ in read_rows(text):
+        known = is_reference(name) or (beside and not opening.is_here(name))
+        if not known and (found := opening.problem(name)) is not None:
+            return found
+    return None
+
+
 def _rows_state(rows: str | None = None, **_: Any) -> str:
     if rows is None or rows_problem(rows):
         return ""
-    from ..opening import state
-
-    return "|".join(state(name) for name, _ in read_rows(rows))
+    return "|".join(opening.state(name) for name, _ in read_rows(rows))
 
 
 _STRENGTH = {"default": 1.0, "min": -2.0, "max": 2.0, "step": 0.05}
@@ -190,7 +202,8 @@ SPECS = (
         ),
         run=stack,
         aliases=_ALIASES,
-        checks={"rows": rows_problem},
+        checks={"rows": _stack_problem},
+        beside={"rows": ("edit_1", "edit_2", "edit_3")},
         state=_rows_state,
         hidden=METADATA,
         when="Take the load node for a single artifact, and the library node for many out of one collection.",

@@ -50,7 +50,7 @@ def read_header(path: Path) -> Header:
         with path.open("rb") as file:
             first = file.read(8)
             if len(first) < 8:
-                raise CorruptArtifact(f"{path.name}: {len(first)} bytes long, not a safetensors file")
+                raise CorruptArtifact(f"{path.name}: {len(first)} bytes long, not a safetensors file; fetch it again")
             (length,) = struct.unpack("<Q", first)
             if length > MAX_HEADER_BYTES or length > size - 8:
                 pickled = first[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK")
@@ -107,4 +107,6 @@ def _check_layout(path: Path, tensors: Mapping[str, Entry], size: int) -> None:
             raise CorruptArtifact(f"{path.name}: tensors overlap or leave gaps")
         position = entry.end
     if position != size:
-        raise CorruptArtifact(f"{path.name}: tensors take {position} bytes, the file has {size}; truncated download?")
+        raise CorruptArtifact(
+            f"{path.name}: tensors take {position} bytes, the file has {size}; truncated download? fetch it again"
+        )

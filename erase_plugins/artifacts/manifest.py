@@ -160,7 +160,9 @@ class Manifest(Record):
         except CorruptArtifact:
             raise
         except (EraseError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-            raise CorruptArtifact(f"the manifest is damaged: {stored(error)[:200]!r}") from error
+            raise CorruptArtifact(
+                f"the manifest is damaged: {stored(error)[:200]!r}; fetch the artifact again"
+            ) from error
 
     def check(self) -> None:
         """Types of the fields that other code relies on.

@@ -20,11 +20,11 @@ from erase_plugins.artifacts.manifest import FILENAME, HEADER_KEY, LAYOUT_KEY, P
 from erase_plugins.artifacts.places import check_place
 from erase_plugins.artifacts.standin import stand_in
 from erase_plugins.artifacts.tensors import all_finite
+from erase_plugins.artifacts.verify import ADAPTER, named, refuse_unlisted, stated
 from erase_plugins.artifacts.verify import MOST_FILES as MOST_FILES
 from erase_plugins.artifacts.verify import MOST_MANIFEST_BYTES as MOST_MANIFEST_BYTES
 from erase_plugins.artifacts.verify import file_hash as file_hash
 from erase_plugins.artifacts.verify import read_manifest as read_manifest
-from erase_plugins.artifacts.verify import refuse_unlisted
 from erase_plugins.artifacts.verify import verify_file as verify_file
 from erase_plugins.errors import ArtifactError, CorruptArtifact, Unsupported
 from erase_plugins.hints import Hint, Sentence, joined, stored
@@ -187,14 +187,14 @@ def read_folder(folder: Path, known: Known) -> Artifact:
     Raises:
         CorruptArtifact: anything that does not fit.
     """
-    path = folder / FILENAME
-    foreign = folder / "adapter_model.safetensors"
-    if not path.is_file() and foreign.is_file():
-        return read_file(foreign, None, known)
-    if not path.is_file():
-        name = folder.resolve().name  # also of "."
-        raise ArtifactError(f"'{name}' has no {FILENAME}; not an artifact folder (give the file itself instead)")
-    manifest = read_manifest(path)
+    with named(folder):
+        return _read_folder(folder, known)
+
+
+def _read_folder(folder: Path, known: Known) -> Artifact:
+    manifest = stated(folder)
+    if manifest is None:
+        return read_file(folder / ADAPTER, None, known)
     family = family_of(manifest, folder.resolve().name, known)
     if not manifest.files:
         from erase_plugins.artifacts.edit import Edit

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 import traceback
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any
 
@@ -141,7 +142,8 @@ def report(error: BaseException, settings: State) -> int:
     code, kind, message = describe(error, settings.resumes)
     if settings.json and not settings.emitted:  # a second object would make both unreadable
         told = dump({"error": {"type": kind, "message": message, "exit_code": code}}, settings.out)
-        click.echo(told, file=settings.out)
+        with suppress(OSError):  # stdout may be what is full
+            click.echo(told, file=settings.out)
     click.echo(f"error: {message}", err=True)
     return code
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from erase_plugins.artifacts.header import read_header
-from erase_plugins.artifacts.verify import check_folder, check_values
-from erase_plugins.errors import CorruptArtifact
+from erase_plugins.artifacts.verify import check_folder, check_values, glance
+from erase_plugins.errors import ArtifactError, CorruptArtifact
 from erase_plugins.manager import get_manager
 from tests.layouts.making import artifact_of, random_edit
 
@@ -81,6 +81,42 @@ def test_a_file_that_came_in_part_says_what_to_do(tmp_path):
     file.write_bytes(file.read_bytes()[:500])
     with pytest.raises(CorruptArtifact, match=r"has 500 bytes, the manifest says \d+; fetch the artifact again"):
         check_folder(tmp_path / "cut", get_manager().known().layouts)
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:-50])
+
+
+@pytest.mark.parametrize(
+    ("file", "harm"),
+    [
+        ("edit.safetensors", cut), ("edit.safetensors", Path.unlink), ("erase.json", cut),
+        ("erase.json", lambda file: file.write_bytes(b"")), ("erase.json", lambda file: file.write_bytes(b"\xff")),
+    ],
+)  # fmt: skip
+def test_damage_names_the_artifact_and_what_to_do_and_is_seen_without_reading_weights(file, harm, tmp_path):
+    """Files have the same names in every artifact: of several that were given, nobody could tell which one it is."""
+    from erase_plugins.workflow.artifacts import load_artifact
+
+    shutil.copytree(FROZEN / "low-rank", tmp_path / "sunset")
+    glance(tmp_path / "sunset")
+    harm(tmp_path / "sunset" / file)
+    layouts = get_manager().known().layouts
+    for look in (glance, load_artifact, lambda place: check_folder(place, layouts)):
+        with pytest.raises(CorruptArtifact, match=r"^'sunset': .*; fetch the artifact again$"):
+            look(tmp_path / "sunset")
+
+
+def test_a_glance_sees_what_is_no_artifact_and_half_a_file_and_takes_a_folder_of_peft(tmp_path):
+    whole = file_of(tmp_path / "adapter_model.safetensors", "F32", struct.pack("<2f", 1.0, 2.0))
+    glance(whole)
+    glance(tmp_path)  # as peft writes it, without a manifest
+    cut(whole)
+    with pytest.raises(CorruptArtifact, match="adapter_model"):
+        glance(whole)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ArtifactError, match=r"'none' has no erase\.json"):
+        glance(tmp_path / "none")
 
 
 def test_a_patch_of_low_rank_changes_alone_is_sound(tiny_sd1, tmp_path):

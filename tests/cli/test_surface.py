@@ -196,6 +196,17 @@ def test_a_full_disk_without_a_name_shows_no_empty_quotes():
     assert message == "No space left on device; check the path, the rights and the free space"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("more", ["", "'--json'"])
+def test_an_output_that_cannot_be_written_is_one_line_and_no_traceback(more):
+    """With --json the error was to be printed where nothing can be printed, which ended in two tracebacks."""
+    code = f"import sys; from erase_plugins.cli.main import main; sys.argv[1:] = ['list', 'families', {more}]; main()"
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ran.stderr.splitlines() == ["error: No space left on device; check the path, the rights and the free space"]
+    assert ran.returncode == 1
+
+
 def test_interrupt_says_how_to_go_on(erase, monkeypatch, tmp_path):
     import erase_plugins.workflow.models as source
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 from comfy_nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, WEB_DIRECTORY, host, registry, running
 from comfy_nodes.classic import node_class
+from comfy_nodes.nodes import artifacts
 from comfy_nodes.spec import Input, NodeSpec, Output, Result
 from tests.comfy_nodes import freeze
 from tests.comfy_nodes.conftest import ROOT
@@ -129,14 +130,23 @@ def test_checks_are_named_for_comfyui_and_skip_linked_inputs():
 
 
 @pytest.mark.parametrize("reference", ["hub:me/x", None])
-def test_what_is_taken_instead_of_a_list_entry_is_not_refused_for_the_entry(reference):
+def test_what_is_taken_instead_of_a_list_entry_is_not_refused_for_the_entry(reference, monkeypatch):
     """A workflow with a reference was refused wherever the first artifact of whoever made it is missing. None: connected."""
     validate = NODE_CLASS_MAPPINGS["EraseLoadArtifact"].VALIDATE_INPUTS
     assert inspect.getfullargspec(validate).args == ["artifact", "reference"]
-    check = {"artifact": lambda name: f"no {name}"}
-    refuse = running.validator(replace(NODE_CLASS_MAPPINGS["EraseLoadArtifact"].SPEC, checks=check))
-    assert refuse(artifact="gone", reference=reference) is True
-    assert refuse(artifact="gone", reference=" ") == refuse(artifact="gone") == "no gone"
+    monkeypatch.setattr(artifacts, "problem", lambda name: f"no {name}")
+    assert validate(artifact="gone", reference=reference) is True
+    assert validate(artifact="gone", reference=" ") == validate(artifact="gone") == "no gone"
+
+
+def test_a_check_is_told_which_of_its_neighbours_are_connected_or_filled():
+    check = {"rows": lambda text, beside: f"{text}: {', '.join(sorted(beside))}"}
+    spec = replace(NODE_CLASS_MAPPINGS["EraseStack"].SPEC, checks=check)
+    refuse = running.validator(spec)
+    assert inspect.getfullargspec(refuse).args == ["rows", "edit_1", "edit_2", "edit_3"]
+    assert refuse(rows="x", edit_1=None, edit_2="  ") == "x: edit_1"
+    assert refuse(rows="x") == "x: "
+    assert refuse(rows=None) is True
 
 
 def test_results_become_what_comfyui_expects():
