@@ -17,6 +17,7 @@ from erase_plugins.artifacts.foreign import describe_foreign, foreign_manifest, 
 from erase_plugins.artifacts.header import read_header
 from erase_plugins.artifacts.lowrank import lower
 from erase_plugins.artifacts.manifest import FILENAME, HEADER_KEY, LAYOUT_KEY, PATCH, ArtifactFile, Manifest, slug
+from erase_plugins.artifacts.overlap import with_marks
 from erase_plugins.artifacts.places import check_place
 from erase_plugins.artifacts.standin import stand_in
 from erase_plugins.artifacts.tensors import all_finite
@@ -70,6 +71,7 @@ def write_folder(
         )
     asked = bool(layouts)
     layouts = layouts or family.layouts or DEFAULT_LAYOUTS
+    manifest = manifest if PATCH in layouts else with_marks(manifest, artifact.edit)
     files: list[ArtifactFile] = []
     notes: list[str] = []
     with atomic_folder(folder, force) as work:
@@ -169,6 +171,7 @@ def _describe(root: Path, path: Path, layout: str) -> ArtifactFile:
 
 def file_header(manifest: Manifest, family: Any, layout: str, edit: Edit) -> dict[str, str]:
     """String metadata of every file: our manifest without times, so that equal runs give equal bytes."""
+    manifest = manifest if layout == PATCH else with_marks(manifest, edit)
     return {
         "format": "pt",
         HEADER_KEY: replace(manifest, files=(), history=(), created="", seconds=0.0).to_json(indent=None),

@@ -27,7 +27,7 @@ from erase_plugins.families.hosts import parts_of
 from erase_plugins.runtime.addons import Attached
 from erase_plugins.runtime.integrity import check_records, copy_fused, fused_projections
 from erase_plugins.runtime.patcher import LOCK, Patch, Record
-from erase_plugins.runtime.twice import mark, refuse_twin_adapters, refuse_twin_state
+from erase_plugins.runtime.twice import mark, refuse_parts, refuse_twin_adapters, refuse_twin_state, told_by
 
 
 class Handle(Protocol):
@@ -267,7 +267,7 @@ def _listed(names: list[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
-def _fusing(owner: Any, inner: Callable[[], Any]) -> Any:
+def _fusing(owner: Any, inner: Callable[[], Any], _args: Any, _more: Any) -> Any:
     with LOCK:
         found = ledgers(owner)
         if any(ledger.busy for ledger in found):
@@ -291,7 +291,7 @@ def _busy(found: list[Ledger]) -> Iterator[None]:
             ledger.busy = value
 
 
-def _saving(owner: Any, inner: Callable[[], Any]) -> Any:
+def _saving(owner: Any, inner: Callable[[], Any], _args: Any, _more: Any) -> Any:
     names = [name for ledger in ledgers(owner) for name in ledger.hooked]
     if names:
         raise NotInFile(
@@ -302,7 +302,7 @@ def _saving(owner: Any, inner: Callable[[], Any]) -> Any:
     return inner()
 
 
-def _loading(owner: Any, inner: Callable[[], Any]) -> Any:
+def _loading(owner: Any, inner: Callable[[], Any], args: Any, more: Any) -> Any:
     with LOCK:
         found = ledgers(owner)
 
@@ -310,6 +310,8 @@ def _loading(owner: Any, inner: Callable[[], Any]) -> Any:
             with _busy(found):
                 return inner()
 
+        if not any(ledger.busy for ledger in found):
+            refuse_parts(told_by(args, more), found)
         return refuse_twin_adapters(owner, found, load)
 
 
@@ -345,7 +347,7 @@ def _unwatch(owner: Any, methods: Mapping[str, Any]) -> None:
 def _around(own: Any, around: Any) -> Any:
     @functools.wraps(own)
     def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return around(self, lambda: own(self, *args, **kwargs))
+        return around(self, lambda: own(self, *args, **kwargs), args, kwargs)
 
     watched._erase_watched = True  # type: ignore[attr-defined]
     return watched

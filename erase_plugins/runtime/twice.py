@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,15 +15,20 @@ from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.difference import difference
 from erase_plugins.artifacts.edit import Dense, Edit, LowRank, Sparse
 from erase_plugins.artifacts.gated import is_gated, plain_lora
+from erase_plugins.artifacts.header import read_header
+from erase_plugins.artifacts.lineage import parts
+from erase_plugins.artifacts.manifest import HEADER_KEY, Manifest
 from erase_plugins.artifacts.names import canonical
-from erase_plugins.artifacts.overlap import in_both
-from erase_plugins.errors import AlreadyApplied
+from erase_plugins.artifacts.overlap import in_both, member_marks
+from erase_plugins.errors import AlreadyApplied, EraseError
 from erase_plugins.runtime.patcher import checksum
 
 #: cosine from which a LoRA is the same change; files of it are rounded to 16 bits, others are not even near
 _SAME = 0.999
 #: the same of two artifacts; the same concept erased in two ways comes nearer to each other than strangers' files do
 _EQUAL = 0.9999
+#: how diffusers and transformers call the argument that says which LoRA is loaded
+_SOURCES = "pretrained_model_name_or_path_or_dict", "peft_model_id"
 
 
 def same_edit(first: Edit, second: Edit) -> bool:
@@ -116,19 +123,22 @@ def refuse_twice(artifact: Artifact, weights: Edit, found: list[Any]) -> None:
                     f"'{name}' is applied already at strength {handle.strength:g}, to this pipeline or one that shares "
                     f"its {ledger.name}; set the strength of that instead: erase_plugins.applied(pipe) finds its handle"
                 )
-            if both := in_both(artifact, handle.artifact):
-                more = f" and {len(both) - 1} more" if len(both) > 1 else ""
-                raise AlreadyApplied(
-                    f"'{name}' holds {both[0]}{more}, as does '{handle.artifact.name}', which is applied already at "
-                    f"strength {handle.strength:g}; it would act twice: take that off first "
-                    "(erase_plugins.applied(pipe) finds its handle)"
-                )
             if same_change((handle.artifact, handle.weights), (artifact, weights)):
                 raise AlreadyApplied(
                     f"'{name}' is '{handle.artifact.name}' in another form, which is applied already at strength "
                     f"{handle.strength:g}; it would act twice: set the strength of that instead "
                     "(erase_plugins.applied(pipe) finds its handle)"
                 )
+            if both := in_both(artifact, handle.artifact):
+                raise AlreadyApplied(
+                    f"'{name}' holds {both[0]}{_and_more(both)}, as does '{handle.artifact.name}', which is applied "
+                    f"already at strength {handle.strength:g}; it would act twice: take that off first "
+                    "(erase_plugins.applied(pipe) finds its handle)"
+                )
+
+
+def _and_more(both: Sequence[str]) -> str:
+    return f" and {len(both) - 1} more" if len(both) > 1 else ""
 
 
 def refuse_twin(name: str, weights: Edit, component: str, module: nn.Module) -> None:
@@ -167,6 +177,49 @@ def twins(weights: Edit, component: str, module: nn.Module) -> Iterator[str]:
 @torch.no_grad()
 def _parallel(layer: Any, adapter: str, delta: Any) -> bool:
     return _cosine(Dense(layer.get_delta_weight(adapter)), delta) > _SAME
+
+
+def told_by(args: Sequence[Any], more: Mapping[str, Any]) -> Artifact | None:
+    """What the header of a file that is about to be loaded as a LoRA says it is; None where nothing is known before.
+
+    Args:
+        args, more: of the call that loads it. A file is known, or a folder with ``weight_name``, if it is ours; a
+            dictionary is not, and neither is what is fetched from the Hub.
+    """
+    source = args[0] if args else next((more[name] for name in _SOURCES if name in more), None)
+    if not isinstance(source, str | os.PathLike):
+        return None
+    place = Path(source)
+    if place.is_dir():
+        place = place / (more.get("subfolder") or "") / (more.get("weight_name") or "adapter_model.safetensors")
+    try:
+        text = read_header(place).metadata.get(HEADER_KEY) if place.is_file() else None
+        manifest = None if text is None else Manifest.from_json(text)
+    except (EraseError, OSError):  # whoever loads it says so
+        return None
+    return None if manifest is None else Artifact(manifest, Edit(manifest.family, {}))
+
+
+def refuse_parts(artifact: Artifact | None, found: list[Any]) -> None:
+    """Refuses a file that holds part of what is in force; one that holds all of it is known by its weights.
+
+    Args:
+        artifact: what the file says it is, see `told_by`.
+        found: ledgers of the components.
+
+    Raises:
+        AlreadyApplied: names the part and the edit.
+    """
+    handles = () if artifact is None else dict.fromkeys(handle for ledger in found for handle in ledger.handles)
+    for handle in handles:
+        assert artifact is not None
+        both, whole = in_both(artifact, handle.artifact), handle.artifact
+        if both and (member_marks(artifact), parts(artifact.manifest)) != (member_marks(whole), parts(whole.manifest)):
+            raise AlreadyApplied(
+                f"this LoRA holds {both[0]}{_and_more(both)}, as does '{handle.artifact.name}', which is applied "
+                f"already at strength {handle.strength:g}; nothing was loaded: call remove() of that handle first, or "
+                "leave it at that"
+            )
 
 
 def refuse_twin_adapters(owner: Any, found: list[Any], inner: Callable[[], Any]) -> Any:

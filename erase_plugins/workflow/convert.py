@@ -12,6 +12,7 @@ from erase_plugins.artifacts.atomic import atomic_file
 from erase_plugins.artifacts.edit import Delta, Edit, is_bias
 from erase_plugins.artifacts.eraser_folder import is_eraser_folder, read_eraser_folder
 from erase_plugins.artifacts.locks import claim, claim_files
+from erase_plugins.artifacts.overlap import with_marks
 from erase_plugins.artifacts.places import ARTIFACT, FILE
 from erase_plugins.errors import BaseMismatch, NotFiniteError, RequestError, Unsupported
 from erase_plugins.hints import Hint
@@ -102,6 +103,7 @@ def _convert(
         artifact.manifest, notes=tuple(notes), kinds=tuple(sorted(edit.kinds)), rank=edit.rank, modules=len(edit),
         history=(*artifact.manifest.history, step), files=(),
     )  # fmt: skip
+    manifest = manifest if edit.statistics else with_marks(manifest, artifact.edit)
     return _write(Artifact(manifest, edit), chosen, kind, place, force, pictures)
 
 

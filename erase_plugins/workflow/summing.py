@@ -11,7 +11,7 @@ from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.edit import Edit
 from erase_plugins.artifacts.lineage import CHAIN, together
 from erase_plugins.artifacts.lowrank import total
-from erase_plugins.artifacts.overlap import in_both
+from erase_plugins.artifacts.overlap import MEMBERS, in_both, member_marks
 from erase_plugins.artifacts.store import lower_for
 from erase_plugins.errors import ArtifactError, RequestError
 from erase_plugins.hints import Hint
@@ -47,8 +47,10 @@ def summed(
     first = replace(first, warnings=(*_counted_twice(artifacts), *first.warnings))
     if orphans:
         note = f"{note}; {', '.join(orphans)} was trained on top of others that are not in it"
-    if chain is not None:
-        first = replace(first, extra={**first.extra, CHAIN: chain})
+    marks = {name: mark for item in artifacts if MEMBERS in item.manifest.extra
+             for name, mark in member_marks(item).items()}  # fmt: skip
+    more = {**({MEMBERS: marks} if marks else {}), **({} if chain is None else {CHAIN: chain})}
+    first = replace(first, extra={**first.extra, **more})
     manifest = first.changed(
         name=merged_name(concepts), concepts=concepts, method={**first.method, "id": "+".join(methods)},
         kinds=tuple(sorted(edit.kinds)), rank=edit.rank, created=now(), notes=(*first.notes, note),

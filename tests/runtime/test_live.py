@@ -21,6 +21,7 @@ from erase_plugins.evaluation.draw import draw
 from erase_plugins.runtime.apply import attach_edit
 from erase_plugins.runtime.twice import same_edit
 from erase_plugins.types import Concept
+from erase_plugins.workflow.convert import convert
 from erase_plugins.workflow.models import target_of
 from tests.runtime.support import parts
 
@@ -741,6 +742,44 @@ def test_a_lora_of_a_merge_is_refused_beside_the_merge_and_the_other_way_round(
         with file.apply(pipe), text_edit.apply(pipe):
             pass
     assert clean(pipe)
+
+
+@pytest.mark.parametrize("layout", ["diffusers", "kohya"])
+def test_a_lora_of_a_joint_merge_is_refused_beside_a_part_and_the_other_way_round(
+    pipe, artifact, other, tmp_path, layout
+):
+    """The file holds no statistics; its header tells what is in it."""
+    target = target_of(pipe, "tiny")
+    both = ep.merge([artifact, other])
+    saved = both.save(tmp_path / "both", (layout,), target)
+    file = saved.manifest.files[0].name
+    smaller = convert(both, layout, out=tmp_path / "smaller.safetensors", base=target, rank=1)
+    for whole in (ep.load_artifact(saved.path / file), ep.load_artifact(saved.path), ep.load_artifact(smaller.path)):
+        for first, second in ((artifact, whole), (whole, artifact)):
+            with first.apply(pipe, 0.5):
+                before = weights(pipe)
+                told = f"'{second.name}' holds 'pizza', as does '{first.name}', which is applied already at strength 0"
+                with pytest.raises(AlreadyApplied, match=told):
+                    second.apply(pipe)
+                assert equal(before, weights(pipe))
+    with artifact.apply(pipe):
+        before, told = weights(pipe), f"this LoRA holds 'pizza', as does '{artifact.name}'"
+        for given in ({"weight_name": file}, {}):
+            with pytest.raises(AlreadyApplied, match=told):
+                pipe.load_lora_weights(str(saved.path / file if not given else saved.path), **given)
+            assert equal(before, weights(pipe)) and not pipe.get_list_adapters()
+    assert clean(pipe)
+
+
+def test_a_lora_of_a_merge_that_moves_the_concept_elsewhere_is_used_beside_the_part(pipe, artifact, other, tmp_path):
+    elsewhere = ep.merge([ep.erase(pipe, "pizza", to="cat", options={"vocabulary": 0}), other])
+    saved = elsewhere.save(tmp_path / "both", ("diffusers",), target_of(pipe, "tiny"))
+    with artifact.apply(pipe), ep.load_artifact(saved.path).apply(pipe):
+        pass
+    with artifact.apply(pipe):
+        pipe.load_lora_weights(str(saved.path), weight_name=saved.manifest.files[0].name, adapter_name="mine")
+        assert pipe.get_list_adapters() == {"unet": ["mine"]}
+        pipe.delete_adapters("mine")
 
 
 def test_modules_that_do_something_else_with_equal_tensors_are_another_edit(pipe, gated):
