@@ -248,7 +248,7 @@ def reporting(case: Case, nodes: dict[str, Any], vae: Any) -> None:
     import torch
 
     edit = run(nodes, "EraseUCE", model=case.model, clip=case.clip, erase="pizza", strength=1.0, kind="object")[1]
-    settings = {"erase": "", "images": 3, "steps": 4, "guidance": 4.0, "seed": 1, "strength": 1.0, "judge": "none"}
+    settings = {"erase": "", "images": 3, "steps": 6, "guidance": 4.0, "seed": 1, "strength": 1.0, "judge": "none"}
     chart, sheet, text, report = run(
         nodes, "EraseReport", edit=edit, model=case.model, clip=case.clip, vae=vae, **settings
     )
@@ -274,7 +274,7 @@ def reporting(case: Case, nodes: dict[str, Any], vae: Any) -> None:
 def attacking(case: Case, nodes: dict[str, Any], vae: Any) -> None:
     """An attack by prompts on what ComfyUI draws; two pictures per set."""
     edit = run(nodes, "EraseUCE", model=case.model, clip=case.clip, erase="pizza", strength=1.0, kind="object")[1]
-    settings = {"model": case.model, "clip": case.clip, "vae": vae, "edit": edit, "erase": "", "steps": 4}
+    settings = {"model": case.model, "clip": case.clip, "vae": vae, "edit": edit, "erase": "", "steps": 6}
     settings |= {"attack": "described", "guidance": 4.0, "seed": 1}
     for strength in (1.0, 0.0):
         pictures, prompt, text = run(nodes, "EraseAttack", budget="38", strength=strength, **settings)
