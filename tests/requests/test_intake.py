@@ -15,6 +15,7 @@ from erase_plugins.errors import RequestError
 from erase_plugins.requests import decisions
 from erase_plugins.requests.intake import names_in, receive, waiting_twins
 from erase_plugins.requests.store import Desk
+from erase_plugins.workflow.request_plan import data_for
 from tests.cli.conftest import erase  # noqa: F401
 from tests.requests.conftest import CANARY, OTHER
 
@@ -120,6 +121,19 @@ def test_the_next_command_names_the_data_that_it_needs(erase, tmp_path, offers, 
         desk.append(lambda _, lines=lines: lines)
         said = erase("request", "status", desk.folder, name).out.partition("next: erase-plugins ")[2].splitlines()[0]
         assert [word for word in said.split() if word in ("--forget", "--retain")] == [f"--{item}" for item in options]
+
+
+def test_a_remedy_under_way_says_what_data_it_needs_and_not_the_one_behind_it(tmp_path):
+    desk = Desk.create(tmp_path / "desk")
+    name, _ = receive(desk, "person", [CANARY])
+    decisions.verify_identity(desk, name, "account")
+    remedies = [{"id": item, "level": "weights", "why": "fits"} for item in ("npo", "from-a-package-that-is-gone")]
+    plan = {"event": "triaged", "case": name, "model": "me/model", "family": "f", "offers": ["language"],
+            "remedies": remedies}  # fmt: skip
+    started = {"event": "started", "case": name, "attempt": 1, "remedy": "npo", "seed": 0, "records": []}
+    desk.append(lambda _: [plan])
+    running = desk.append(lambda _: [started]).case(name)
+    assert data_for(running, "run") == ("forget", "retain")
 
 
 def test_what_was_entered_by_mistake_is_rejected_as_that(tmp_path):
