@@ -75,6 +75,13 @@ def in_comfy(environment, preloaded_comfy):
 
 
 @pytest.fixture(scope="session")
+def small_checkpoint(in_comfy, once):
+    """What small_checkpoint.py writes; tests put a hard link to it where they need it, and nobody may change it."""
+    name = "small.safetensors"
+    return once("small_checkpoint", lambda folder: in_comfy("small_checkpoint.py", str(folder / name))) / name
+
+
+@pytest.fixture(scope="session")
 def answered(in_comfy, pocket_target, tmp_path_factory):
     """(base folder, what server.py printed); an artifact of another model is among the files of the server."""
     base = comfy_server.prepare(tmp_path_factory.mktemp("server"), ROOT, "erase_nodes")

@@ -147,7 +147,7 @@ def shaping(case: Case, nodes: dict[str, Any]) -> None:
         noise = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(9))
         rows = case.context()
         blank = case.clip.encode_from_tokens(case.clip.tokenize("")).expand_as(rows)
-        return _sample(model, noise, rows, blank, 6, 4.0)
+        return _sample(model, noise, rows, blank, 3, 4.0)
 
     def shaped(edit: Any, over_time: str = "", layers: str = "", strength: float = 1.0) -> Any:
         return run(nodes, "EraseStrength", edit=edit, model=case.model, strength=strength, over_time=over_time,

@@ -34,14 +34,14 @@ def test_titles_differ_where_the_template_browser_cuts_them():
 
 
 @pytest.fixture(scope="module")
-def client(environment, preloaded_comfy, in_comfy, tmp_path_factory):
+def client(environment, preloaded_comfy, small_checkpoint, tmp_path_factory):
     """A server with small random models where the templates look for published ones."""
     _, comfy = environment
     base = comfy_server.prepare(tmp_path_factory.mktemp("examples"), ROOT, "erase_nodes")
     for pack in ("small_sdxl.py", "few_steps.py"):
         comfy_server.prepare(base, ROOT / "tests" / "comfy_nodes" / pack, pack)
     (base / "models" / "checkpoints").mkdir()
-    in_comfy("small_checkpoint.py", str(base / "models" / "checkpoints" / SD15_FILE))
+    (base / "models" / "checkpoints" / SD15_FILE).hardlink_to(small_checkpoint)
     told = "from tests.comfy_nodes.small_sdxl import shallow\nshallow()\nNODE_CLASS_MAPPINGS = {}\n"
     (base / "custom_nodes" / "shallow.py").write_text(told, encoding="utf-8")
     (base / "front").mkdir()

@@ -110,7 +110,7 @@ def test_the_probe_says_what_came_back(numbers):
 @pytest.mark.parametrize("name", ["erase_pizza", "lora"])
 def test_a_curve_over_time(numbers, name):
     assert numbers[f"{name}_effect"] > 0.01
-    assert numbers[f"{name}_constant"] < 5e-5  # six steps; the weights are added at another place
+    assert numbers[f"{name}_constant"] < 5e-5  # three steps; the weights are added at another place
     assert numbers[f"{name}_curve_in_a_stack"] < 5e-5
     assert numbers[f"{name}_never"]
     for part in ("early", "late"):

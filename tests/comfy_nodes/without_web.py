@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from serving import first_example, picture, queue, running
+from serving import PRELOADED, first_example, picture, queue, running
 
 
 async def run(comfy: Path, base: Path, repository: Path) -> dict[str, Any]:
     out: dict[str, Any] = {}
-    async with running(comfy, base) as (session, info, _process):
+    async with running(comfy, base, python=PRELOADED) as (session, info, _process):
         async with session.get("/extensions") as answer:
             out["scripts"] = await answer.json()
         out["nodes"] = sorted(name for name in info if name.startswith("Erase"))

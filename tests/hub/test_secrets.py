@@ -65,6 +65,20 @@ def refused(hub, what, action, where=""):
     assert {item.method for item in hub.log} <= {"GET", "HEAD"}
 
 
+@pytest.fixture(scope="module")
+def pair(made):
+    """A gallery of one pair."""
+    return draw_pairs(made["pizza"], model=shared_pipeline("tiny_sd1"), prompts=["a pizza"], steps=2)
+
+
+@pytest.fixture(scope="module")
+def saved_base(tmp_path_factory):
+    """A pipeline's folder; nothing writes into it."""
+    place = tmp_path_factory.mktemp("saved") / "base"
+    fresh_pipeline("tiny_sd1").save_pretrained(place)
+    return place
+
+
 @pytest.mark.parametrize("what", ALL)
 def test_in_a_prompt_of_a_report(hub, pizza, what):
     found = report(pizza, details={"prompts": {"target": ["a pizza", f"a pizza, {ALL[what]} here"]}})
@@ -86,9 +100,8 @@ def test_in_a_manifest(hub, pizza, what, tmp_path):
 
 
 @pytest.mark.parametrize("what", ALL)
-def test_in_pictures_and_messages(hub, pizza, what, tmp_path):
-    drawn = draw_pairs(pizza, model=shared_pipeline("tiny_sd1"), prompts=["a pizza"], steps=2)
-    named = replace(drawn, pairs=(replace(drawn.pairs[0], prompt=ALL[what]),))
+def test_in_pictures_and_messages(hub, pizza, pair, what, tmp_path):
+    named = replace(pair, pairs=(replace(pair.pairs[0], prompt=ALL[what]),))
     refused(hub, what, lambda: push(pizza, gallery=named), "images/pairs.json (pairs[0].prompt)")
     refused(hub, what, lambda: push(pizza, message=f"for {ALL[what]}"), "the commit message")
     info = PngInfo()
@@ -101,14 +114,13 @@ def test_in_pictures_and_messages(hub, pizza, what, tmp_path):
 
 
 @pytest.mark.parametrize("what", ALL)
-def test_in_collections_checkpoints_and_spaces(hub, pizza, what, tmp_path):
+def test_in_collections_checkpoints_and_spaces(hub, pizza, saved_base, what, tmp_path):
     kept = pizza.with_manifest(options={"note": ALL[what]}).save(tmp_path / "kept", ("patch",))
     library = build_collection([kept], tmp_path / "library")
     refused(hub, what, lambda: hub_cards.push_collection(library, REPO, license="mit"), "/erase.json (options.note)")
     files = space_files(kept, REPO, copy=True)
     refused(hub, what, lambda: push_space(kept, REPO, files), "artifact/erase.json (options.note)")
-    fresh_pipeline("tiny_sd1").save_pretrained(tmp_path / "base")
-    full = lambda: hub_cards.push_merged(kept, tmp_path / "base", REPO, license="mit")  # noqa: E731
+    full = lambda: hub_cards.push_merged(kept, saved_base, REPO, license="mit")  # noqa: E731
     refused(hub, what, full, "erase_merged.json (options.note)")
 
 
