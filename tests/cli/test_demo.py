@@ -14,7 +14,7 @@ from erase_plugins.workflow.artifacts import load_artifact
 def small(monkeypatch, loaded, tmp_path):
     from erase_plugins.cli import demo
 
-    monkeypatch.setattr(demo, "COUNTS", {"target": 6, "neighbour": 4, "kept": 6})
+    monkeypatch.setattr(demo, "COUNTS", {"target": 5, "neighbour": 1, "kept": 5})
     monkeypatch.setattr(demo, "OPTIONS", {"vocabulary": 300})
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -78,7 +78,7 @@ def test_demo_leaves_a_folder_of_the_user_alone(erase, small):
 
 
 def test_dry_run_writes_nothing(erase, small):
-    assert erase("demo", "--dry-run", "--json").data["pictures"] == 32
+    assert erase("demo", "--dry-run", "--json").data["pictures"] == 22
     assert list(small.iterdir()) == []
 
 

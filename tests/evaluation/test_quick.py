@@ -12,7 +12,7 @@ from erase_plugins.errors import ArtifactError, RequestError, Unsupported
 from erase_plugins.evaluation.draw import draw, initial_noise
 from erase_plugins.types import EvalReport
 
-SMALL = {"images": 6, "steps": 6}
+SMALL = {"images": 5, "steps": 4}
 
 
 @pytest.fixture(scope="module")

@@ -307,6 +307,10 @@ def test_pictures_of_a_published_page_are_checked_before_they_come(hub, pizza, d
 # ---- with Gradio --------------------------------------------------------------------------------------------------
 
 
+#: of the sampler, in place of the page's own number
+STEPS = 4
+
+
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
     """The Space for pocket, started as anybody would: python app.py. Gives its address and the artifact."""
@@ -315,8 +319,11 @@ def running(tmp_path_factory):
         pytest.skip("needs Gradio here, or an interpreter with it in ERASE_GRADIO_PYTHON")
     place = tmp_path_factory.mktemp("gradio")
     made = erase_plugins.erase("pocket", "pizza", "uce", out=place / "made", options={"vocabulary": "200"})
-    gallery = draw_pairs(made, 2, steps=4)
+    gallery = draw_pairs(made, 2, steps=STEPS)
     folder = write_space(space_files(made, REPO, copy=True, gallery=gallery), place / "space")
+    app = (folder / "app.py").read_text()
+    assert "    steps=20,\n" in app
+    (folder / "app.py").write_text(app.replace("    steps=20,\n", f"    steps={STEPS},\n"))
     port = own_port()
     env = {
         **os.environ, "PYTHONPATH": str(ROOT), "GRADIO_SERVER_PORT": str(port), "GRADIO_SERVER_NAME": "127.0.0.1",
@@ -360,5 +367,5 @@ def test_a_pair_through_the_running_page(running):
     assert link == "?concept=pizza&prompt=a+pizza+on+a+blue+background&seed=3&strength=1"
     shown = [Image.open(io.BytesIO(urllib.request.urlopen(item["url"], timeout=60).read())) for item in files]
     for found, artifacts in zip(shown, ([], [made]), strict=True):
-        expected = generate("pocket", "a pizza on a blue background", artifacts, seeds=3, steps=20, guidance=4.0)[0]
+        expected = generate("pocket", "a pizza on a blue background", artifacts, seeds=3, steps=STEPS, guidance=4.0)[0]
         assert found.convert("RGB").tobytes() == Image.open(io.BytesIO(picture(expected))).tobytes()

@@ -188,7 +188,8 @@ def test_a_lora_removes_about_as_much_as_full_weights_do():
     from tests.methods.wide import wide_sd1
 
     model, left = wide_sd1(), {}
-    options = {"iterations": 30, "trajectories": 8, "steps": 2, "precision": "float32", "templates": ("{}",)}
+    options = {"iterations": 30, "batch": 4, "trajectories": 8, "steps": 2, "precision": "float32"}
+    options["templates"] = ("{}",)
     for parameters in ("full", "lora"):
         given = {**options, "parameters": parameters}
         run = begun(model, build_request("wide", "concept-ablation", "pizza", to="rocket", options=given))

@@ -112,7 +112,7 @@ def test_few_features_need_a_negative_factor_and_many_do_damage_on_digits() -> N
     body, head = net[:4], net[4]
     with torch.no_grad():
         rows, unseen = body(x), body(held)
-    coder = fit(rows, 512, 8, 1500, 256, 2e-3, 1 / 32, torch.Generator().manual_seed(0), lambda step: None)
+    coder = fit(rows, 512, 8, 700, 256, 2e-3, 1 / 32, torch.Generator().manual_seed(0), lambda step: None)
     means = [coder.mean(rows[chosen]) for chosen in (y == 3, y != 3)]
     score = means[0] / means[0].sum() - means[1] / means[1].sum()
     best, least = score.argsort(descending=True), coder.mean(rows)

@@ -10,6 +10,7 @@ import torch
 import erase_plugins as ep
 from erase_plugins.artifacts.store import lower_for
 from erase_plugins.errors import RequestError, UnknownName
+from erase_plugins.evaluation import draw as drawing
 from erase_plugins.evaluation import shares
 from erase_plugins.evaluation.draw import draw
 from erase_plugins.pocket.judge import PocketJudge
@@ -23,9 +24,9 @@ def matrix(artifact) -> torch.Tensor:
     return delta.B.double() @ delta.A.double()
 
 
-def rate(pipe, concept: str, label: str, axis: str = "concept", n: int = 8) -> float:
+def rate(pipe, concept: str, label: str, axis: str = "concept", n: int = 8, steps: int = 4) -> float:
     judge = PocketJudge()
-    best = judge.score(draw(pipe, [f"a {concept}"] * n, range(n)))[axis].argmax(-1)
+    best = judge.score(draw(pipe, [f"a {concept}"] * n, range(n), steps=steps))[axis].argmax(-1)
     return sum(judge.axes[axis][index] == label for index in best.tolist()) / n
 
 
@@ -108,7 +109,8 @@ def test_moderate_maps_to_the_empty_prompt(pocket_target) -> None:
 
 def test_debias_balances_attributes(pocket_pipe, monkeypatch) -> None:
     """Backgrounds of "a cloud": after debiasing, two chosen ones come out about equally often."""
-    monkeypatch.setattr(shares, "attribute_shares", partial(shares.attribute_shares, images=24))
+    monkeypatch.setattr(shares, "attribute_shares", partial(shares.attribute_shares, images=16))
+    monkeypatch.setattr(drawing, "draw", partial(draw, steps=4))
     options = {"mode": "debias", "attributes": "red,blue", "rounds": 3}
     messages = []
     artifact = ep.erase(pocket_pipe, "cloud", options=options, listeners=[messages.append])

@@ -151,7 +151,8 @@ def measure(situation: Situation, family: str, step: str) -> str:
         if before is None or not draw(pipe).equal(before):
             raise Wrong(f"refused ({error}), but the picture changed") from None
         return "refused"
-    got, wanted = draw(pipe), expected(situation, family, _AFTER[step], after)
+    got = before if step == "apply" else draw(pipe)
+    wanted = expected(situation, family, _AFTER[step], after)
     off = float((got.float() - wanted.float()).abs().max())
     if not off <= situation.tolerance:
         ends = [expected(situation, family, strength, after).float() for strength in (0.0, 1.0)]
