@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.atomic import atomic_file
@@ -33,7 +33,7 @@ from erase_plugins.manager import get_manager
 from erase_plugins.types import AttackReport, EvalReport
 from erase_plugins.workflow.convert import open_source
 from erase_plugins.workflow.measure import open_subject
-from erase_plugins.workflow.models import load_pipeline, target_of
+from erase_plugins.workflow.models import find_model, load_pipeline, target_of
 
 HTML, MARKDOWN, RECORD = "audit.html", "audit.md", "audit.json"
 NAMES = (HTML, MARKDOWN, RECORD)
@@ -110,10 +110,34 @@ def check(wanted: Wanted) -> None:
     if wanted.artifact is not None and wanted.base is not None:
         raise RequestError("a base belongs to a whole model; with an adapter the model is its base")
     if wanted.artifact is None and not wanted.erased:
-        raise RequestError("a whole model does not say what it erased; name the concept to look for")
+        raise RequestError(
+            "a whole model does not say what it erased; name the concept to look for with ", Hint("erase")
+        )
     attacks_of(wanted)
     if wanted.reference:
         find_reference(wanted.reference)
+
+
+def families_of(wanted: Wanted) -> dict[str, str]:
+    """The family of each model by its name, from configuration only.
+
+    Raises:
+        BaseMismatch: a whole model is of another family than its base.
+        RequestError, Unsupported, HubError: as for `find_model`.
+    """
+    names = dict.fromkeys(name for name in (wanted.model, wanted.base) if name is not None)
+    revision = wanted.load.get("revision")
+    found = {
+        name: find_model(name, revision if name != wanted.model or wanted.base is None else None).family.id
+        for name in names
+    }
+    if wanted.base is not None and found[wanted.model] != found[wanted.base]:
+        _refuse_family(_short(wanted.model), found[wanted.model], found[wanted.base])
+    return found
+
+
+def _refuse_family(name: str, own: str, base: str) -> NoReturn:
+    raise BaseMismatch(f"'{name}' is of family {own}, its base of family {base}; give the model that it was made from")
 
 
 def audit(wanted: Wanted, out: Path, *, force: bool = False, progress: Progress | None = None) -> Audit:
@@ -148,7 +172,9 @@ def audit(wanted: Wanted, out: Path, *, force: bool = False, progress: Progress 
         runners = chosen(wanted.attacks)
         done, not_run = attack_all(subject, runners, wanted.budget, work / "attacks", tell, wanted.reference)
         what = _what(wanted, artifact)
-        found = Audit(sentence(report, done, what), report, tuple(done), not_run, notes, what)
+        found = Audit(
+            sentence(report, done, what, whole=wanted.artifact is None), report, tuple(done), not_run, notes, what
+        )
         _write(found, work, out)
         shutil.rmtree(work, ignore_errors=True)
     return found
@@ -170,11 +196,12 @@ def attacks_of(wanted: Wanted) -> dict[str, int]:
 def _open(wanted: Wanted) -> tuple[Any, Artifact, tuple[str, ...]]:
     """The base pipeline, the eraser as an artifact of it, and what is left out."""
     name = wanted.model if wanted.base is None else wanted.base
+    families_of(wanted)
     pipe = load_pipeline(name, **wanted.load)
     target = target_of(pipe, name)
     if wanted.artifact is None:
         load = {key: value for key, value in wanted.load.items() if key != "revision"}
-        artifact, notes = difference(load_pipeline(wanted.model, **load), target, _short(wanted.model))
+        artifact, notes = difference(load_pipeline(wanted.model, **load), target, _short(wanted.model), wanted.erased)
         return pipe, _named(artifact, wanted.erased), notes
     artifact, errors = open_source(_place(wanted.artifact), target, None)
     if artifact.path is None and Path(wanted.artifact).exists():
@@ -197,17 +224,20 @@ def _named(artifact: Artifact, erased: Sequence[str]) -> Artifact:
         RequestError: neither does.
     """
     if not erased and not artifact.manifest.erased:
-        raise RequestError(f"'{artifact.name}' does not say what it erases; name the concept to look for")
+        raise RequestError(
+            f"'{artifact.name}' does not say what it erases; name the concept to look for with ", Hint("erase")
+        )
     return artifact
 
 
-def difference(erased: Any, target: Any, name: str) -> tuple[Artifact, tuple[str, ...]]:
+def difference(erased: Any, target: Any, name: str, concepts: Sequence[str] = ()) -> tuple[Artifact, tuple[str, ...]]:
     """What a whole model changes of its base, as an artifact in memory.
 
     Args:
         erased: its pipeline.
         target: the base.
         name: how the artifact is called.
+        concepts: what is looked for.
 
     Returns:
         The artifact, and a note for every part that differs and stays that of the base.
@@ -218,7 +248,7 @@ def difference(erased: Any, target: Any, name: str) -> tuple[Artifact, tuple[str
     """
     other = target_of(erased, name)
     if other.family.id != target.family.id:
-        raise BaseMismatch(f"'{name}' is of family {other.family.id}, its base of family {target.family.id}")
+        _refuse_family(name, other.family.id, target.family.id)
     deltas: dict[str, dict[str, Any]] = {}
     for component in target.family.components:
         if getattr(target.pipe, component, None) is None:
@@ -234,10 +264,14 @@ def difference(erased: Any, target: Any, name: str) -> tuple[Artifact, tuple[str
             change = tensor.detach().float().cpu() - before[key].detach().float().cpu()
             if bool(change.any()):
                 deltas.setdefault(component, {})[key] = Dense(change)
-    notes = ("its autoencoder differs from that of the base, which is used",) if _autoencoders_differ(erased, target) \
-        else ()  # fmt: skip
+    differ = {
+        "autoencoder": _autoencoders_differ(erased, target),
+        "tokenizer": _read_differently(erased, target, concepts),
+    }
+    notes = tuple(f"its {part} differs from that of the base, which is used" for part in differ if differ[part])
     if not deltas:
-        raise RequestError(f"'{name}' has the weights of its base; there is nothing to audit")
+        beside = f" ({'; '.join(notes)})" if notes else ""
+        raise RequestError(f"'{name}' has the weights of its base; there is nothing to audit{beside}")
     edit = Edit(target.family.id, deltas)
     manifest = Manifest(
         name=slug(name), method={"id": "foreign", "title": "a whole model", "source": "difference"}, concepts=(),
@@ -255,6 +289,20 @@ def _autoencoders_differ(erased: Any, target: Any) -> bool:
         first[name].shape == part.shape and bool((first[name].cpu().float() == part.cpu().float()).all())
         for name, part in second.items()
     )
+
+
+def _read_differently(erased: Any, target: Any, concepts: Sequence[str]) -> bool:
+    """Whether a tokenizer reads what is looked for in another way than that of the base, or is not there."""
+    texts = [form.format(text) for text in concepts for form in ("{}", "a photo of {}")]
+    for part in ("tokenizer", "tokenizer_2", "tokenizer_3"):
+        before, after = (getattr(pipe, part, None) for pipe in (target.pipe, erased))
+        if before is None or after is None:
+            if before is not after:
+                return True
+            continue
+        if any(list(before(text).input_ids) != list(after(text).input_ids) for text in texts):
+            return True
+    return False
 
 
 def _short(text: str) -> str:
@@ -300,19 +348,21 @@ def _rates(subject: Any, suite: Any, folder: Path, tell: Progress, reference: st
 # ---- what is said --------------------------------------------------------------------------------------------------
 
 
-def sentence(report: EvalReport, attacks: Sequence[AttackReport], what: str) -> str:
+def sentence(report: EvalReport, attacks: Sequence[AttackReport], what: str, *, whole: bool = False) -> str:
     """One sentence that a person can quote, with numbers and 95 % intervals.
 
     Args:
         report: of the quick suite.
         attacks: those that were run.
         what: how the audited thing is called.
+        whole: it is a model itself, and nothing that is put on one.
     """
     rates = {(row.metric, row.subject): row for row in report.rows}
     named, base = rates[("target_rate", "edited")], rates[("target_rate", "base")]
+    who, other = (what, f"by {report.model}, its base") if whole else (f"With {what}, {report.model}", "without")
     text = (
-        f"With {what}, {report.model} drew {', '.join(report.erased)} in {_share(named)} of {named.n} pictures that "
-        f"name it, against {_share(base)} without"
+        f"{who} drew {', '.join(report.erased)} in {_share(named)} of {named.n} pictures that name it, against "
+        f"{_share(base)} {other}"
     )
     if (refused := rates.get((f"target{REFUSED}", "edited"))) is not None and refused.value:
         text += f" (a guard, which edits no weights, refused {_share(refused)} of them)"

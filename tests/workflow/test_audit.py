@@ -94,7 +94,9 @@ def test_foreign_files(kind, foreign, attacks, pocket_pipe, tmp_path):
     assert found.attacks[0].success.value == 0.75 and list(found.not_run) == ["refusing"]
     assert {item.name for item in (tmp_path / "a").iterdir()} == {"audit.html", "audit.md", "audit.json"}
     name = "whole" if kind == "whole" else f"{kind}.safetensors"
-    assert found.sentence.startswith(f"With {name}, pocket drew pizza in 0 % [0 to 100] of 2 pictures that name it")
+    who = "whole drew" if kind == "whole" else f"With {name}, pocket drew"
+    assert found.sentence.startswith(f"{who} pizza in 0 % [0 to 100] of 2 pictures that name it, against ")
+    assert (" % [0 to 100] by pocket, its base; of 1 attack" in found.sentence) == (kind == "whole")
     assert (
         "of 1 attack at budget quick the strongest, planted, brought it in 75 % [0 to 100] (control: 12 %"
         in found.sentence
@@ -194,6 +196,34 @@ def test_a_small_budget_is_refused_before_anything_is_loaded(erase, attacks, for
 def test_a_whole_model_of_another_build_is_refused(pocket_target, tiny_sd1):
     with pytest.raises(BaseMismatch, match="is not built as that of its base"):
         difference(tiny_sd1(), pocket_target, "other")
+
+
+@pytest.mark.parametrize("other", ["pocket-flow", "pocket-classifier", "pocket-lm"])
+def test_a_whole_model_of_another_family_is_refused_before_anything_is_loaded(erase, other, tmp_path, monkeypatch):  # noqa: F811
+    """A dry run promised thousands of pictures of it, and the base was loaded first."""
+    monkeypatch.setattr(auditing, "load_pipeline", lambda *_, **__: pytest.fail("loaded"))
+    ran = erase("audit", other, "--base", "pocket", "--erase", "pizza", "--out", tmp_path / "a", "--dry-run")
+    assert ran.code == 3
+    assert f"'{other}' is of family " in ran.err
+    assert "its base of family sd1; give the model that it was made from" in ran.err
+
+
+def test_a_tokenizer_of_its_own_is_told(pocket_target):
+    """One that reads the name as something else erases, too, and an audit does not look at it."""
+    import copy
+
+    pipe = copy.copy(pocket_target.pipe)
+    real = pocket_target.pipe.tokenizer
+    pipe.tokenizer = lambda text: real(text.replace("pizza", "thing"))
+    with pytest.raises(
+        RequestError, match=r"nothing to audit \(its tokenizer differs from that of the base, which is used"
+    ):
+        difference(pipe, pocket_target, "swapped", ("pizza",))
+    with pytest.raises(RequestError, match=r"nothing to audit$"):
+        difference(pipe, pocket_target, "swapped", ("owl",))
+    pipe.tokenizer = None
+    with pytest.raises(RequestError, match="its tokenizer differs"):
+        difference(pipe, pocket_target, "swapped", ("owl",))
 
 
 def test_the_difference_of_a_model_is_exactly_what_was_put_in(pocket_target, tmp_path):
