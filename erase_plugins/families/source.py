@@ -143,7 +143,7 @@ def _check_weights(folder: Path) -> None:
                 read_header(file)
             except CorruptArtifact as error:
                 raise RequestError(
-                    f"model '{folder.parent.resolve().name}' is damaged: {folder.name}/{error}"
+                    f"model '{folder.parent.resolve().name}' is damaged: {folder.name}/", error
                 ) from error
 
 

@@ -13,15 +13,12 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.atomic import atomic_file
-from erase_plugins.artifacts.edit import Dense, Edit
 from erase_plugins.artifacts.locks import claim_files
-from erase_plugins.artifacts.manifest import Manifest, describe_base, slug
-from erase_plugins.artifacts.weights import base_tensors
-from erase_plugins.errors import BaseMismatch, RequestError, Unsupported
+from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.evaluation.attack_suite import affordable, attack_all, chosen, with_reference
 from erase_plugins.evaluation.attacks.reference import find_reference
 from erase_plugins.evaluation.budget import CUSTOM
@@ -34,6 +31,7 @@ from erase_plugins.types import AttackReport, EvalReport
 from erase_plugins.workflow.convert import open_source
 from erase_plugins.workflow.measure import open_subject
 from erase_plugins.workflow.models import find_model, load_pipeline, target_of
+from erase_plugins.workflow.whole_model import difference, refuse_family
 
 HTML, MARKDOWN, RECORD = "audit.html", "audit.md", "audit.json"
 NAMES = (HTML, MARKDOWN, RECORD)
@@ -77,7 +75,8 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found: the sentence to quote, rates, attacks, why others were not run, and notes."""
+    """What an audit found: the sentence to quote, rates, attacks, why others were not run, notes, and what each attack
+    does by its id."""
 
     sentence: str
     report: EvalReport
@@ -85,12 +84,14 @@ class Audit:
     not_run: dict[str, str]
     notes: tuple[str, ...]
     what: str
+    titles: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {
             "schema": 1, "sentence": self.sentence, "audited": self.what, "report": self.report.to_dict(),
             "attacks": [item.to_dict() for item in self.attacks], "not_run": self.not_run, "notes": list(self.notes),
+            "titles": self.titles,
         }  # fmt: skip
 
 
@@ -132,12 +133,8 @@ def families_of(wanted: Wanted) -> dict[str, str]:
         for name in names
     }
     if wanted.base is not None and found[wanted.model] != found[wanted.base]:
-        _refuse_family(_short(wanted.model), found[wanted.model], found[wanted.base])
+        refuse_family(_short(wanted.model), found[wanted.model], found[wanted.base])
     return found
-
-
-def _refuse_family(name: str, own: str, base: str) -> NoReturn:
-    raise BaseMismatch(f"'{name}' is of family {own}, its base of family {base}; give the model that it was made from")
 
 
 def audit(wanted: Wanted, out: Path, *, force: bool = False, progress: Progress | None = None) -> Audit:
@@ -173,8 +170,9 @@ def audit(wanted: Wanted, out: Path, *, force: bool = False, progress: Progress 
         done, not_run = attack_all(subject, runners, wanted.budget, work / "attacks", tell, wanted.reference)
         what = _what(wanted, artifact)
         found = Audit(
-            sentence(report, done, what, whole=wanted.artifact is None), report, tuple(done), not_run, notes, what
-        )
+            sentence(report, done, what, whole=wanted.artifact is None), report, tuple(done), not_run, notes, what,
+            {runner.id: str(runner.title) for runner in runners},
+        )  # fmt: skip
         _write(found, work, out)
         shutil.rmtree(work, ignore_errors=True)
     return found
@@ -228,81 +226,6 @@ def _named(artifact: Artifact, erased: Sequence[str]) -> Artifact:
             f"'{artifact.name}' does not say what it erases; name the concept to look for with ", Hint("erase")
         )
     return artifact
-
-
-def difference(erased: Any, target: Any, name: str, concepts: Sequence[str] = ()) -> tuple[Artifact, tuple[str, ...]]:
-    """What a whole model changes of its base, as an artifact in memory.
-
-    Args:
-        erased: its pipeline.
-        target: the base.
-        name: how the artifact is called.
-        concepts: what is looked for.
-
-    Returns:
-        The artifact, and a note for every part that differs and stays that of the base.
-
-    Raises:
-        BaseMismatch: another architecture.
-        RequestError: nothing differs.
-    """
-    other = target_of(erased, name)
-    if other.family.id != target.family.id:
-        _refuse_family(name, other.family.id, target.family.id)
-    deltas: dict[str, dict[str, Any]] = {}
-    for component in target.family.components:
-        if getattr(target.pipe, component, None) is None:
-            continue
-        before, after = base_tensors(target, component), base_tensors(other, component)
-        shapes = [{key: tuple(part.shape) for key, part in side.items()} for side in (before, after)]
-        if shapes[0] != shapes[1]:
-            odd = sorted(key for key in {*shapes[0], *shapes[1]} if shapes[0].get(key) != shapes[1].get(key))
-            raise BaseMismatch(
-                f"{component} of '{name}' is not built as that of its base ({odd[0]}); give its own base"
-            )
-        for key, tensor in after.items():
-            change = tensor.detach().float().cpu() - before[key].detach().float().cpu()
-            if bool(change.any()):
-                deltas.setdefault(component, {})[key] = Dense(change)
-    differ = {
-        "autoencoder": _autoencoders_differ(erased, target),
-        "tokenizer": _read_differently(erased, target, concepts),
-    }
-    notes = tuple(f"its {part} differs from that of the base, which is used" for part in differ if differ[part])
-    if not deltas:
-        beside = f" ({'; '.join(notes)})" if notes else ""
-        raise RequestError(f"'{name}' has the weights of its base; there is nothing to audit{beside}")
-    edit = Edit(target.family.id, deltas)
-    manifest = Manifest(
-        name=slug(name), method={"id": "foreign", "title": "a whole model", "source": "difference"}, concepts=(),
-        base=describe_base(target), kinds=tuple(sorted(edit.kinds)), modules=len(edit),
-    )  # fmt: skip
-    return Artifact(manifest, edit), notes
-
-
-def _autoencoders_differ(erased: Any, target: Any) -> bool:
-    before, after = (getattr(pipe, "vae", None) for pipe in (target.pipe, erased))
-    if before is None or after is None:
-        return before is not after
-    first, second = before.state_dict(), after.state_dict()
-    return first.keys() != second.keys() or not all(
-        first[name].shape == part.shape and bool((first[name].cpu().float() == part.cpu().float()).all())
-        for name, part in second.items()
-    )
-
-
-def _read_differently(erased: Any, target: Any, concepts: Sequence[str]) -> bool:
-    """Whether a tokenizer reads what is looked for in another way than that of the base, or is not there."""
-    texts = [form.format(text) for text in concepts for form in ("{}", "a photo of {}")]
-    for part in ("tokenizer", "tokenizer_2", "tokenizer_3"):
-        before, after = (getattr(pipe, part, None) for pipe in (target.pipe, erased))
-        if before is None or after is None:
-            if before is not after:
-                return True
-            continue
-        if any(list(before(text).input_ids) != list(after(text).input_ids) for text in texts):
-            return True
-    return False
 
 
 def _short(text: str) -> str:

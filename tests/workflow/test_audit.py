@@ -23,8 +23,9 @@ from erase_plugins.testing.observe import snapshot
 from erase_plugins.types import Attachment, AttackReport, EvalReport, EvalRow
 from erase_plugins.workflow import audit as auditing
 from erase_plugins.workflow.applying import fuse_checkpoint
-from erase_plugins.workflow.audit import Wanted, audit, difference
+from erase_plugins.workflow.audit import Wanted, audit
 from erase_plugins.workflow.convert import convert
+from erase_plugins.workflow.whole_model import difference
 from tests.cli.conftest import erase  # noqa: F401
 from tests.evaluation.test_attack_suite import Fixed
 
@@ -130,6 +131,7 @@ def test_the_page_holds_everything_and_loads_nothing(foreign, attacks, tmp_path)
     for text in (html, markdown):
         assert text.count("data:image/png;base64,") == 2
         assert "not run" in text and "75 %" in text
+        assert f"planted: {attacks[0].title}" in unescape(text), "its name alone says nothing to a newcomer"
         assert not re.search(r"(?i)\bsafe(ty)?\b", text)
     assert "http" not in html.replace('http-equiv="Content-Security-Policy"', "") and "<script" not in html
     assert "<b>no</b>" not in html and "<b>no</b>" not in MarkdownIt("commonmark").enable("table").render(markdown)
