@@ -60,8 +60,16 @@ def command(
     A killed audit goes on when it is called again.
     """
     from erase_plugins.evaluation.attack_suite import chosen
-    from erase_plugins.workflow.audit import HTML, RECORD, Wanted, attacks_of, audit, check, pictures_needed
-    from erase_plugins.workflow.models import find_model
+    from erase_plugins.workflow.audit import (
+        HTML,
+        RECORD,
+        Wanted,
+        attacks_of,
+        audit,
+        check,
+        families_of,
+        pictures_needed,
+    )
 
     place = None if artifact is None else str(existing(artifact, "artifact or file"))
     wanted = Wanted(
@@ -75,11 +83,7 @@ def command(
         from erase_plugins.workflow.measure import find_judge
 
         find_judge(judge)
-    families = {
-        name: find_model(name, revision if name != model or base is None else None).family.id
-        for name in (model, base)
-        if name is not None
-    }
+    families = families_of(wanted)
     if left:
         say(f"not run, since budget {budget} is too small for them: {', '.join(left)}")
     names = ", ".join(erased) or "what the artifact names"

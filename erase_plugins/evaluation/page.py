@@ -56,6 +56,11 @@ def attacks_table(attacks: Iterable[AttackReport], not_run: dict[str, str]) -> T
     return ["attack", "budget", "plain name", "attacked", "control", "pictures, passes"], rows
 
 
+def explained(found: Any) -> list[str]:
+    """What each attack of the table does: its name alone says that to who knows it already."""
+    return [f"{name}: {title}" for name, title in found.titles.items()]
+
+
 def _title(found: Any) -> str:
     return f"Audit of {found.what}: is {', '.join(found.report.erased)} gone?"
 
@@ -95,6 +100,7 @@ def html_page(found: Any, figures: Figures) -> str:
         f"<blockquote>{escape(found.sentence)}</blockquote>",
         "<h2>Rates</h2>", _html_table(rates_table(found.report)),
         "<h2>Attacks</h2>", _html_table(attacks_table(found.attacks, found.not_run)),
+        '<ul class="note">', *(f"<li>{escape(text)}</li>" for text in explained(found)), "</ul>",
         f'<p class="note">{escape(_NOTES)}</p>',
         *(["<h2>Notes</h2><ul>", *(f"<li>{escape(text)}</li>" for text in told(found)), "</ul>"]
           if told(found) else []),
@@ -134,6 +140,7 @@ def markdown_page(found: Any, figures: Figures) -> str:
         f"> {_inert(found.sentence)}",
         "## Rates\n\n" + _markdown_table(rates_table(found.report)),
         "## Attacks\n\n" + _markdown_table(attacks_table(found.attacks, found.not_run)),
+        "\n".join(f"- {_inert(text)}" for text in explained(found)),
         _NOTES,
         *(["## Notes\n\n" + "\n".join(f"- {_inert(text)}" for text in told(found))] if told(found) else []),
         "## Pictures",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.errors import HubError, RequestError, Unsupported
+from erase_plugins.errors import CorruptArtifact, HubError, RequestError, Unsupported
 
 POCKET, POCKET_CLASSIFIER, POCKET_FLOW = "pocket", "pocket-classifier", "pocket-flow"
 POCKET_LM, POCKET_LM_RETAINED = "pocket-lm", "pocket-lm-retained"
@@ -22,6 +23,8 @@ TWINS = {POCKET_LM: POCKET_LM_RETAINED}
 #: the only part of a model that is no pipeline
 MODEL = "model"
 _INDEX, _CONFIG = "model_index.json", "config.json"
+#: files of weights that diffusers and transformers look for
+_WEIGHTS = re.compile(r"(?:diffusion_pytorch_model|model)(?:-\d+-of-\d+)?\.safetensors")
 _COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "vae", "scheduler")
 
 
@@ -123,7 +126,25 @@ def _folder_source(folder: Path, name: str) -> Source:
         file = folder / component / ("scheduler_config.json" if component == "scheduler" else _CONFIG)
         if file.is_file():
             configs[component] = _read(file)
+            _check_weights(folder / component)
     return Source(name, folder, None, configs)
+
+
+def _check_weights(folder: Path) -> None:
+    """Refuses weights that came in part: loading says that seconds later, and not what is wrong with which file.
+
+    Headers are read only. Variants, which are not loaded unless asked for, may be mere pointers to what lies elsewhere.
+    """
+    from erase_plugins.artifacts.header import read_header
+
+    for file in sorted(folder.glob("*.safetensors")):
+        if _WEIGHTS.fullmatch(file.name) and file.is_file():
+            try:
+                read_header(file)
+            except CorruptArtifact as error:
+                raise RequestError(
+                    f"model '{folder.parent.resolve().name}' is damaged: {folder.name}/", error
+                ) from error
 
 
 def _file_source(path: Path) -> Source:

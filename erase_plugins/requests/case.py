@@ -187,6 +187,8 @@ def problem_of(case: Case | None, event: str, entry: Mapping[str, Any]) -> str:
         return "this request is there already" if case else _wrong_due(entry)
     if case is None:
         return "a request that was never received"
+    if case.state not in BEFORE[event] and AFTER.get(event) == case.state:  # such as after a kill: it did that
+        return f"it is {case.state} already"
     if case.state not in BEFORE[event]:
         return f"'{event}' cannot follow on '{case.state}'; it needs {' or '.join(BEFORE[event])}"
     if event == "started":

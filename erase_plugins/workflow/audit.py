@@ -17,11 +17,8 @@ from typing import Any
 
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.atomic import atomic_file
-from erase_plugins.artifacts.edit import Dense, Edit
 from erase_plugins.artifacts.locks import claim_files
-from erase_plugins.artifacts.manifest import Manifest, describe_base, slug
-from erase_plugins.artifacts.weights import base_tensors
-from erase_plugins.errors import BaseMismatch, RequestError, Unsupported
+from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.evaluation.attack_suite import affordable, attack_all, chosen, with_reference
 from erase_plugins.evaluation.attacks.reference import find_reference
 from erase_plugins.evaluation.budget import CUSTOM
@@ -33,7 +30,8 @@ from erase_plugins.manager import get_manager
 from erase_plugins.types import AttackReport, EvalReport
 from erase_plugins.workflow.convert import open_source
 from erase_plugins.workflow.measure import open_subject
-from erase_plugins.workflow.models import load_pipeline, target_of
+from erase_plugins.workflow.models import find_model, load_pipeline, target_of
+from erase_plugins.workflow.whole_model import difference, refuse_family
 
 HTML, MARKDOWN, RECORD = "audit.html", "audit.md", "audit.json"
 NAMES = (HTML, MARKDOWN, RECORD)
@@ -77,7 +75,8 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found: the sentence to quote, rates, attacks, why others were not run, and notes."""
+    """What an audit found: the sentence to quote, rates, attacks, why others were not run, notes, and what each attack
+    does by its id."""
 
     sentence: str
     report: EvalReport
@@ -85,12 +84,14 @@ class Audit:
     not_run: dict[str, str]
     notes: tuple[str, ...]
     what: str
+    titles: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {
             "schema": 1, "sentence": self.sentence, "audited": self.what, "report": self.report.to_dict(),
             "attacks": [item.to_dict() for item in self.attacks], "not_run": self.not_run, "notes": list(self.notes),
+            "titles": self.titles,
         }  # fmt: skip
 
 
@@ -110,10 +111,30 @@ def check(wanted: Wanted) -> None:
     if wanted.artifact is not None and wanted.base is not None:
         raise RequestError("a base belongs to a whole model; with an adapter the model is its base")
     if wanted.artifact is None and not wanted.erased:
-        raise RequestError("a whole model does not say what it erased; name the concept to look for")
+        raise RequestError(
+            "a whole model does not say what it erased; name the concept to look for with ", Hint("erase")
+        )
     attacks_of(wanted)
     if wanted.reference:
         find_reference(wanted.reference)
+
+
+def families_of(wanted: Wanted) -> dict[str, str]:
+    """The family of each model by its name, from configuration only.
+
+    Raises:
+        BaseMismatch: a whole model is of another family than its base.
+        RequestError, Unsupported, HubError: as for `find_model`.
+    """
+    names = dict.fromkeys(name for name in (wanted.model, wanted.base) if name is not None)
+    revision = wanted.load.get("revision")
+    found = {
+        name: find_model(name, revision if name != wanted.model or wanted.base is None else None).family.id
+        for name in names
+    }
+    if wanted.base is not None and found[wanted.model] != found[wanted.base]:
+        refuse_family(_short(wanted.model), found[wanted.model], found[wanted.base])
+    return found
 
 
 def audit(wanted: Wanted, out: Path, *, force: bool = False, progress: Progress | None = None) -> Audit:
@@ -148,7 +169,10 @@ def audit(wanted: Wanted, out: Path, *, force: bool = False, progress: Progress 
         runners = chosen(wanted.attacks)
         done, not_run = attack_all(subject, runners, wanted.budget, work / "attacks", tell, wanted.reference)
         what = _what(wanted, artifact)
-        found = Audit(sentence(report, done, what), report, tuple(done), not_run, notes, what)
+        found = Audit(
+            sentence(report, done, what, whole=wanted.artifact is None), report, tuple(done), not_run, notes, what,
+            {runner.id: str(runner.title) for runner in runners},
+        )  # fmt: skip
         _write(found, work, out)
         shutil.rmtree(work, ignore_errors=True)
     return found
@@ -170,11 +194,12 @@ def attacks_of(wanted: Wanted) -> dict[str, int]:
 def _open(wanted: Wanted) -> tuple[Any, Artifact, tuple[str, ...]]:
     """The base pipeline, the eraser as an artifact of it, and what is left out."""
     name = wanted.model if wanted.base is None else wanted.base
+    families_of(wanted)
     pipe = load_pipeline(name, **wanted.load)
     target = target_of(pipe, name)
     if wanted.artifact is None:
         load = {key: value for key, value in wanted.load.items() if key != "revision"}
-        artifact, notes = difference(load_pipeline(wanted.model, **load), target, _short(wanted.model))
+        artifact, notes = difference(load_pipeline(wanted.model, **load), target, _short(wanted.model), wanted.erased)
         return pipe, _named(artifact, wanted.erased), notes
     artifact, errors = open_source(_place(wanted.artifact), target, None)
     if artifact.path is None and Path(wanted.artifact).exists():
@@ -197,64 +222,10 @@ def _named(artifact: Artifact, erased: Sequence[str]) -> Artifact:
         RequestError: neither does.
     """
     if not erased and not artifact.manifest.erased:
-        raise RequestError(f"'{artifact.name}' does not say what it erases; name the concept to look for")
+        raise RequestError(
+            f"'{artifact.name}' does not say what it erases; name the concept to look for with ", Hint("erase")
+        )
     return artifact
-
-
-def difference(erased: Any, target: Any, name: str) -> tuple[Artifact, tuple[str, ...]]:
-    """What a whole model changes of its base, as an artifact in memory.
-
-    Args:
-        erased: its pipeline.
-        target: the base.
-        name: how the artifact is called.
-
-    Returns:
-        The artifact, and a note for every part that differs and stays that of the base.
-
-    Raises:
-        BaseMismatch: another architecture.
-        RequestError: nothing differs.
-    """
-    other = target_of(erased, name)
-    if other.family.id != target.family.id:
-        raise BaseMismatch(f"'{name}' is of family {other.family.id}, its base of family {target.family.id}")
-    deltas: dict[str, dict[str, Any]] = {}
-    for component in target.family.components:
-        if getattr(target.pipe, component, None) is None:
-            continue
-        before, after = base_tensors(target, component), base_tensors(other, component)
-        shapes = [{key: tuple(part.shape) for key, part in side.items()} for side in (before, after)]
-        if shapes[0] != shapes[1]:
-            odd = sorted(key for key in {*shapes[0], *shapes[1]} if shapes[0].get(key) != shapes[1].get(key))
-            raise BaseMismatch(
-                f"{component} of '{name}' is not built as that of its base ({odd[0]}); give its own base"
-            )
-        for key, tensor in after.items():
-            change = tensor.detach().float().cpu() - before[key].detach().float().cpu()
-            if bool(change.any()):
-                deltas.setdefault(component, {})[key] = Dense(change)
-    notes = ("its autoencoder differs from that of the base, which is used",) if _autoencoders_differ(erased, target) \
-        else ()  # fmt: skip
-    if not deltas:
-        raise RequestError(f"'{name}' has the weights of its base; there is nothing to audit")
-    edit = Edit(target.family.id, deltas)
-    manifest = Manifest(
-        name=slug(name), method={"id": "foreign", "title": "a whole model", "source": "difference"}, concepts=(),
-        base=describe_base(target), kinds=tuple(sorted(edit.kinds)), modules=len(edit),
-    )  # fmt: skip
-    return Artifact(manifest, edit), notes
-
-
-def _autoencoders_differ(erased: Any, target: Any) -> bool:
-    before, after = (getattr(pipe, "vae", None) for pipe in (target.pipe, erased))
-    if before is None or after is None:
-        return before is not after
-    first, second = before.state_dict(), after.state_dict()
-    return first.keys() != second.keys() or not all(
-        first[name].shape == part.shape and bool((first[name].cpu().float() == part.cpu().float()).all())
-        for name, part in second.items()
-    )
 
 
 def _short(text: str) -> str:
@@ -300,19 +271,21 @@ def _rates(subject: Any, suite: Any, folder: Path, tell: Progress, reference: st
 # ---- what is said --------------------------------------------------------------------------------------------------
 
 
-def sentence(report: EvalReport, attacks: Sequence[AttackReport], what: str) -> str:
+def sentence(report: EvalReport, attacks: Sequence[AttackReport], what: str, *, whole: bool = False) -> str:
     """One sentence that a person can quote, with numbers and 95 % intervals.
 
     Args:
         report: of the quick suite.
         attacks: those that were run.
         what: how the audited thing is called.
+        whole: it is a model itself, and nothing that is put on one.
     """
     rates = {(row.metric, row.subject): row for row in report.rows}
     named, base = rates[("target_rate", "edited")], rates[("target_rate", "base")]
+    who, other = (what, f"by {report.model}, its base") if whole else (f"With {what}, {report.model}", "without")
     text = (
-        f"With {what}, {report.model} drew {', '.join(report.erased)} in {_share(named)} of {named.n} pictures that "
-        f"name it, against {_share(base)} without"
+        f"{who} drew {', '.join(report.erased)} in {_share(named)} of {named.n} pictures that name it, against "
+        f"{_share(base)} {other}"
     )
     if (refused := rates.get((f"target{REFUSED}", "edited"))) is not None and refused.value:
         text += f" (a guard, which edits no weights, refused {_share(refused)} of them)"

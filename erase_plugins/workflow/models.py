@@ -41,8 +41,20 @@ def find_family(source: Source, wanted: str | None = None) -> Any:
     if not found:
         known = ", ".join(entry.item.id for entry in manager.families())
         kind = _kind(source)
+        if lost := _without_configuration(source):
+            raise RequestError(f"'{source.name}' is {kind}, but has no {lost}; fetch the model again")
         raise Unsupported(f"'{source.name}' is {kind}; no registered family fits (registered: {known})")
     return found[0]
+
+
+def _without_configuration(source: Source) -> str:
+    """The configuration of a denoiser or text encoder that a pipeline's index lists and the model lacks; "" if none."""
+    listed = source.configs.get("pipeline", {})
+    weighty = [name for name in listed if name.startswith(("unet", "transformer", "text_encoder"))]
+    absent = (
+        name for name in weighty if name not in source.configs and isinstance(listed[name], list) and any(listed[name])
+    )
+    return next((f"{name}/config.json" for name in absent), "")
 
 
 def _kind(source: Source) -> str:

@@ -110,6 +110,11 @@ def _run(
             Hint("method"),
             ", or plan again and then run with it",
         )
+    if resumed and work.seed != (seed := case.last["started"]["seed"]):  # the ledger would tell of another run
+        raise RequestError(
+            f"attempt {case.attempt} of request {case.id} is under way with seed {seed}, not {work.seed}: give ",
+            Hint("seed", str(seed)),
+        )
     remedy = case.remedy if resumed else next_remedy(case, work.method)
     if prepare is not None and remedy != RECORDS and not dry_run:
         prepare()

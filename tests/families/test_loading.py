@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
-from erase_plugins.errors import Unsupported
+from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.loading import open_diffusers
-from erase_plugins.families.source import Source
+from erase_plugins.families.source import Source, pocket_folder
+from erase_plugins.workflow.models import find_model
 
 
 class Pipe:
@@ -58,3 +61,33 @@ def test_without_the_hub_it_is_said_what_else_there_is(opened):
         Unsupported, match=r"from the Hub cache: no snapshot\. Load it once .*or give a diffusers folder"
     ):
         opened(load)
+
+
+def pocket_copy(place):
+    """Pocket as a folder that may be harmed."""
+    folder = place / "model"
+    shutil.copytree(pocket_folder(), folder)
+    return folder
+
+
+def test_weights_that_came_in_part_are_told_before_anything_is_loaded(tmp_path):
+    """The library's message came after seconds, and said neither that the file is too short nor what to do."""
+    folder = pocket_copy(tmp_path)
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    data = weights.read_bytes()
+    weights.with_name("diffusion_pytorch_model.fp16.safetensors").write_bytes(b"version https://git-lfs")  # not loaded
+    assert find_model(str(folder)).family.id == "sd1"
+    weights.write_bytes(data[:-100])
+    told = r"^model 'model' is damaged: unet/diffusion_pytorch_model\.safetensors: tensors take .*; .*fetch it again$"
+    with pytest.raises(RequestError, match=told):
+        find_model(str(folder))
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+def test_a_folder_without_a_listed_part_is_not_called_an_unknown_kind(part, tmp_path):
+    folder = pocket_copy(tmp_path)
+    shutil.rmtree(folder / part)
+    with pytest.raises(
+        RequestError, match=rf"^'model' is StableDiffusionPipeline, but has no {part}/config\.json; fetch"
+    ):
+        find_model(str(folder))

@@ -125,6 +125,8 @@ def test_a_refused_step_writes_nothing_and_says_why(desk):
         RequestError, match=r"'verified' cannot follow on 'closed'; it needs received; nothing was written$"
     ):
         decisions.verify_identity(store, first, "account")
+    with pytest.raises(RequestError, match=r"^it is closed already; nothing was written"):
+        decisions.decide(store, first, "close")
     with pytest.raises(RequestError, match=r"nothing was written; next for it: 'erase-plugins request export'$"):
         decisions.decide(store, second, "hold", "identity")
     with pytest.raises(RequestError, match=r"extended already|cannot follow"):

@@ -23,8 +23,9 @@ from erase_plugins.testing.observe import snapshot
 from erase_plugins.types import Attachment, AttackReport, EvalReport, EvalRow
 from erase_plugins.workflow import audit as auditing
 from erase_plugins.workflow.applying import fuse_checkpoint
-from erase_plugins.workflow.audit import Wanted, audit, difference
+from erase_plugins.workflow.audit import Wanted, audit
 from erase_plugins.workflow.convert import convert
+from erase_plugins.workflow.whole_model import difference
 from tests.cli.conftest import erase  # noqa: F401
 from tests.evaluation.test_attack_suite import Fixed
 
@@ -94,7 +95,9 @@ def test_foreign_files(kind, foreign, attacks, pocket_pipe, tmp_path):
     assert found.attacks[0].success.value == 0.75 and list(found.not_run) == ["refusing"]
     assert {item.name for item in (tmp_path / "a").iterdir()} == {"audit.html", "audit.md", "audit.json"}
     name = "whole" if kind == "whole" else f"{kind}.safetensors"
-    assert found.sentence.startswith(f"With {name}, pocket drew pizza in 0 % [0 to 100] of 2 pictures that name it")
+    who = "whole drew" if kind == "whole" else f"With {name}, pocket drew"
+    assert found.sentence.startswith(f"{who} pizza in 0 % [0 to 100] of 2 pictures that name it, against ")
+    assert (" % [0 to 100] by pocket, its base; of 1 attack" in found.sentence) == (kind == "whole")
     assert (
         "of 1 attack at budget quick the strongest, planted, brought it in 75 % [0 to 100] (control: 12 %"
         in found.sentence
@@ -128,6 +131,7 @@ def test_the_page_holds_everything_and_loads_nothing(foreign, attacks, tmp_path)
     for text in (html, markdown):
         assert text.count("data:image/png;base64,") == 2
         assert "not run" in text and "75 %" in text
+        assert f"planted: {attacks[0].title}" in unescape(text), "its name alone says nothing to a newcomer"
         assert not re.search(r"(?i)\bsafe(ty)?\b", text)
     assert "http" not in html.replace('http-equiv="Content-Security-Policy"', "") and "<script" not in html
     assert "<b>no</b>" not in html and "<b>no</b>" not in MarkdownIt("commonmark").enable("table").render(markdown)
@@ -194,6 +198,34 @@ def test_a_small_budget_is_refused_before_anything_is_loaded(erase, attacks, for
 def test_a_whole_model_of_another_build_is_refused(pocket_target, tiny_sd1):
     with pytest.raises(BaseMismatch, match="is not built as that of its base"):
         difference(tiny_sd1(), pocket_target, "other")
+
+
+@pytest.mark.parametrize("other", ["pocket-flow", "pocket-classifier", "pocket-lm"])
+def test_a_whole_model_of_another_family_is_refused_before_anything_is_loaded(erase, other, tmp_path, monkeypatch):  # noqa: F811
+    """A dry run promised thousands of pictures of it, and the base was loaded first."""
+    monkeypatch.setattr(auditing, "load_pipeline", lambda *_, **__: pytest.fail("loaded"))
+    ran = erase("audit", other, "--base", "pocket", "--erase", "pizza", "--out", tmp_path / "a", "--dry-run")
+    assert ran.code == 3
+    assert f"'{other}' is of family " in ran.err
+    assert "its base of family sd1; give the model that it was made from" in ran.err
+
+
+def test_a_tokenizer_of_its_own_is_told(pocket_target):
+    """One that reads the name as something else erases, too, and an audit does not look at it."""
+    import copy
+
+    pipe = copy.copy(pocket_target.pipe)
+    real = pocket_target.pipe.tokenizer
+    pipe.tokenizer = lambda text: real(text.replace("pizza", "thing"))
+    with pytest.raises(
+        RequestError, match=r"nothing to audit \(its tokenizer differs from that of the base, which is used"
+    ):
+        difference(pipe, pocket_target, "swapped", ("pizza",))
+    with pytest.raises(RequestError, match=r"nothing to audit$"):
+        difference(pipe, pocket_target, "swapped", ("owl",))
+    pipe.tokenizer = None
+    with pytest.raises(RequestError, match="its tokenizer differs"):
+        difference(pipe, pocket_target, "swapped", ("owl",))
 
 
 def test_the_difference_of_a_model_is_exactly_what_was_put_in(pocket_target, tmp_path):

@@ -192,6 +192,8 @@ def test_killed_between_artifact_and_ledger_nothing_is_made_twice(loaded, tmp_pa
         patch.setattr(Desk, "append", append)
         run_case(desk, name, work)
     before = everything(folder_of(desk, desk.ledger().case(name)))
+    with pytest.raises(RequestError, match=r"is under way with seed 0, not 7: give seed=0$"):
+        run_case(desk, name, replace(work, seed=7))  # the ledger says 0, and would have told of another run
     with monkeypatch.context() as patch:
         patch.setattr("erase_plugins.api.run_plan", None)  # would fail if asked
         case, _ = run_case(desk, name, work)

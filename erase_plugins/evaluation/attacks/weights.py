@@ -144,7 +144,9 @@ def _report(
         **found_facts(WeightsAttack.id, subject, subject.erased, success), "variant": worst.name,
         "strength": worst.strength * subject.strength, "change": _CHANGES.get(worst.change, ""),
     }  # fmt: skip
-    warnings = [f"left off, the base draws it in {off.value:.0%} of the pictures; that always holds for an adapter"]
+    warnings = [
+        f"the base draws it in {off.value:.0%} of the pictures; whoever holds the base can always go back to it"
+    ]
     if skipped:
         warnings.append(f"not tried, since the edit changes too few stored weights: {', '.join(skipped)}")
     if again[worst.name][KEPT] and mean(again[worst.name][KEPT]) < mean(again["edited"][KEPT]) - 0.1:
