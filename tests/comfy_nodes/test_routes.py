@@ -19,6 +19,7 @@ def models(tmp_path, monkeypatch):
     """The model folder erase_plugins; no LoRAs."""
     monkeypatch.setattr(host, "artifact_folders", lambda: [tmp_path / "models"])
     monkeypatch.setattr(host, "lora_path", lambda name: None)
+    monkeypatch.setattr(host, "lora_names", list)
     monkeypatch.setattr(routes, "_answer", lambda content, status=200: (status, content))
     return tmp_path / "models"
 

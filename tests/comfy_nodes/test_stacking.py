@@ -103,7 +103,7 @@ def test_taking_out_names_what_it_needs(model):
 
 def test_widgets_are_checked_before_the_run():
     checks = {spec.id: spec.checks for spec in SPECS}
-    assert "not a number" in checks["EraseStack"]["rows"]("pizza : x")
+    assert "not a number" in checks["EraseStack"]["rows"]("pizza : x", set())
     assert checks["EraseLibrary"]["names"]("pizza\ndog : 0.5") is None
     assert "no share" in str(_time_problem("1.5 : 1"))
     assert "share of the sampling" in str(_time_problem("late : 1"))
