@@ -198,7 +198,6 @@ def test_text_encoders_of_other_models_are_refused(served, case):
     [
         ("pickle by reference", "'old.ckpt' is no .safetensors file; other kinds can run code when opened"),
         ("outside by reference", "'../secret.safetensors' lies outside the model folder"),
-        ("disguised", "disguised.safetensors"),
         ("nothing fits", "patched 0 of 1 modules"),
     ],
 )
@@ -206,6 +205,13 @@ def test_wrong_files_are_refused_in_our_words(served, case, text):
     answer = served["refused"][case]
     assert answer["end"] == "execution_error", answer
     assert text in answer["error"]
+
+
+def test_a_file_that_is_something_else_is_refused_before_anything_runs(served):
+    answer = served["refused"]["disguised"]
+    assert answer["status"] == 400, answer
+    (error,) = {item["details"].partition(" - ")[2] for item in answer["node_errors"]["4"]["errors"]}
+    assert "disguised.safetensors: the header claims" in error and "a pickle or zip file, not opened" in error
 
 
 def test_a_broken_package_costs_its_own_node_and_the_doctor_tells(served):

@@ -245,6 +245,10 @@ def test_no_token_in_pictures_history_log_or_widgets(served, base, hub):
     [
         ("rows", "'much' is not a number; write name : strength"),
         ("rows twice", "'shared' is named twice"),
+        ("rows missing", "the nearest is 'shared'"),
+        ("outside", "lies outside the model folder"),
+        ("long", "no artifact 'xxx"),
+        ("NUL row", "no artifact 'x?y'"),
         ("collection", "no artifact 'shelv' in models/erase_plugins; the nearest is 'shelf'"),
         ("time", "'2' is no share of the sampling"),
         ("probe guide", "'dog' would become itself"),
@@ -262,12 +266,10 @@ def test_wrong_widgets_are_refused_before_anything_runs(served, case, sentence):
 @pytest.mark.parametrize(
     ("case", "sentence"),
     [
-        ("rows missing", "the nearest is 'shared'"),
         ("rows linked wrong", "'x' is not a number"),
         ("other base", "'other_base' was made for a larger one"),
         ("other width", "the map is for text rows of 9"),
         ("partial", "patched 14 of 15 modules"),
-        ("outside", "lies outside the model folder"),
         ("collection name", "did you mean 'pizza'"),
         ("nothing picked", "no name is given"),
         ("revoke", "no member or concept in this stack named 'dog'"),
@@ -278,8 +280,6 @@ def test_wrong_widgets_are_refused_before_anything_runs(served, case, sentence):
         ("repo missing", "cannot pull from tester/nothing"),
         ("revision missing", "it has no such revision"),
         ("NUL", "no artifact 'sha?red' in models/erase_plugins"),
-        ("long", "no artifact 'xxx"),
-        ("NUL row", "no artifact 'x?y'"),
         ("nothing saved", "no artifact 'shard' in models/erase_plugins; the nearest is 'shared'"),
     ],
 )
