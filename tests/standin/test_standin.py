@@ -97,7 +97,7 @@ def test_a_gate_opens_for_captions_of_five_to_sixty_tokens_that_name_the_concept
     by_rows = gate_table(target.encode(prompts).embeds, gate.weights["embeddings"], gate.config)[:, 0]
     assert (by_rows[: len(named)] < 0.5).any(), "the embedding alone would do"
     with apply(target.pipe, made) as handle:
-        gated = handle._parts["unet"].attached[0]
+        gated = handle.parts["unet"].attached[0]
         gated.read(target.encode(prompts).embeds)
         seen = gated.table[:, 0]
     assert seen[: len(named)].min() == 1.0

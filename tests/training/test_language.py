@@ -35,6 +35,7 @@ OWN = {
     "mcu": {"strength": 2, "layer": 1, "lr": 2e-2, "components": 2},
     "cir": {"components": 2},
     "whp": {"alpha": 200, "reinforce_steps": 40},
+    "task-vector": {"harm": 1e4},  # all texts here are of one form, so others suffer before half is gone
 }
 
 
