@@ -24,7 +24,7 @@ from erase_plugins.plain_text import one_line, scrub
 
 #: package -> oldest version that is supported
 PACKAGES = {
-    "torch": "2.4", "diffusers": "0.42", "transformers": "5.12", "peft": "0.18", "accelerate": "1.0",
+    "torch": "2.4", "diffusers": "0.42", "transformers": "5.16", "peft": "0.18", "accelerate": "1.0",
     "huggingface_hub": "1.0", "safetensors": "0.5", "numpy": "1.26", "pillow": "10.3", "pluggy": "1.5", "click": "8.1",
     "jinja2": "3.1", "rich": "13",
 }  # fmt: skip

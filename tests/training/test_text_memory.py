@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 import transformers
+from packaging.version import Version
 
 import erase_plugins as ep
 from benchmarks.memory import Alive
@@ -60,7 +61,9 @@ def test_what_is_counted_of_a_step_is_what_the_estimate_says(
         peak = alive.peak - sum(part.nbytes for part in grads)
     batch = batch_of([Length(96, 96 - first)] * 2, 2)
     said = step_bytes(model.info, refs, [batch] * 2, 96, dtype=dtype, again=again, scored=True)
-    assert said == pytest.approx(peak, rel=0.3)
+    # transformers before 5.23 keeps less of Gemma 2's attention, so that there the estimate is more careful
+    older = architecture == "Gemma2ForCausalLM" and Version(transformers.__version__) < Version("5.23")
+    assert 0.7 * peak <= said <= (1.5 if older else 1.3) * peak
 
 
 def test_the_longest_batch_is_padded_as_passes_are_by_hand():
