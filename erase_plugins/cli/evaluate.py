@@ -27,6 +27,8 @@ from erase_plugins.plain_text import an
 
 #: a loss of kept concepts, in shares, from which an edit is called poor
 _DAMAGE = 0.10
+#: upper end of the interval of what is left from which pictures are too few to call an edit good
+_UNSURE = 0.5
 NOT_MEASURED = "not measured"
 
 
@@ -227,7 +229,13 @@ def verdict(report: Any, artifacts: list[Any], model: str) -> tuple[str, list[st
     if not bad and (row := cells.get(("target_rate", "base"))) is not None and not row.value:
         return NOT_MEASURED, ["the base model shows nothing of it either: this says nothing about the artifact"]
     if not bad:
-        return ("good" if lights.get("target_rate") == "ok" else "fair"), []
+        good = lights.get("target_rate") == "ok"
+        if good and (left := cells[("target_rate", "edited")]).high > _UNSURE:
+            return "fair", [
+                f"{left.n} pictures are too few to call it good: up to {left.high:.0%} may be left (95 %); give more "
+                "with --images"
+            ]
+        return ("good" if good else "fair"), []
     if not report.judge:  # what a suite of its own measures, it explains in its warnings
         return "poor", []
     from erase_plugins.cli.command import quote

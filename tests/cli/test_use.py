@@ -93,6 +93,11 @@ def test_verdict_proposes_commands():
         return EvalReport("quick", "pocket", tuple(rows), erased=("pizza",), judge="pocket")
 
     assert verdict(report(), [], "pocket") == ("good", [])
+    few = report()
+    rows = tuple(replace(row, high=0.75, n=4) if (row.metric, row.subject) == ("target_rate", "edited") else row
+                 for row in few.rows)  # fmt: skip
+    quality, advice = verdict(replace(few, rows=rows), [], "pocket")
+    assert quality == "fair" and "4 pictures are too few" in advice[0] and "up to 75%" in advice[0]
     quality, advice = verdict(report(neighbour_rate=0.5), [], "pocket")
     assert quality == "poor"
     assert sum(line.startswith("erase-plugins run") for line in advice) == 2
