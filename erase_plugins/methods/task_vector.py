@@ -89,7 +89,8 @@ class TaskVector(LanguageMethod):
         options, aim = run.options, run.ctx.numbers.get("unknown_probability")
         if run.ctx.numbers.get("unknown_share") != 1.0:
             aim = None
-        kept = asked(run.request)[1][:_LOOKED]
+        kept = asked(run.request)[1]
+        kept = kept[:: -(-len(kept) // _LOOKED) or 1]  # rows about one subject lie together
         if options.strength == 0 or (not kept and aim is None):
             return options.strength
         texts = encoded(run.target, tokenizer_of(run.target), kept, options.max_tokens) if kept else None
