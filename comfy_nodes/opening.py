@@ -50,8 +50,7 @@ def place_of(name: str) -> Path:
     Raises:
         ArtifactError: in neither (with the nearest name), or outside of them.
     """
-    lora = host.lora_path(name) if name not in files.listing() else None
-    return lora or files.find(name, host.lora_names)
+    return files.placed(name) or host.lora_path(name) or files.find(name, host.lora_names)  # the last one says why not
 
 
 def choices() -> list[str]:

@@ -13,6 +13,7 @@ from erase_plugins.errors import ArtifactError, EraseError
 
 from . import files, host
 from .describing import read_manifest
+from .opening import place_of
 
 #: most cards of one answer
 MOST = 2000
@@ -71,7 +72,7 @@ def picture(name: str) -> tuple[bytes, str]:
     Raises:
         ArtifactError: not there, or it has none.
     """
-    place = _place(name)
+    place = place_of(name)
     path = _picture_file(place)
     if path is not None:
         return path.read_bytes(), PICTURES[path.suffix.lower()]
@@ -79,10 +80,6 @@ def picture(name: str) -> tuple[bytes, str]:
     if data is None:
         raise ArtifactError(f"'{files.shown(name)}' has no picture")
     return data, "image/webp" if data[8:12] == b"WEBP" else "image/png" if data[:4] == b"\x89PNG" else "image/jpeg"
-
-
-def _place(name: str) -> Path:
-    return files.placed(name) or host.lora_path(name) or files.find(name)  # the last one says what is wrong
 
 
 def _members(shelf: str) -> list[str]:
@@ -98,7 +95,7 @@ def _members(shelf: str) -> list[str]:
 def _card(name: str, shelf: str) -> dict[str, Any] | None:
     """None for what went away meanwhile or cannot be read."""
     try:
-        place = _place(name)
+        place = place_of(name)
         manifest = _manifest(place, _stamp(place))
         pictured = _picture_file(place) is not None or (place.is_file() and _in_header(place) is not None)
     except (EraseError, OSError):

@@ -21,7 +21,7 @@ from erase_plugins.families.texts import encoded, tokenizer_of
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.training import Asked, LanguageMethod, LanguageOptions, TrainingRun
-from erase_plugins.training.likelihood import likelihoods
+from erase_plugins.training.likelihood import means
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,10 +96,7 @@ class TaskVector(LanguageMethod):
         texts = encoded(run.target, tokenizer_of(run.target), kept, options.max_tokens) if kept else None
 
         def cost() -> float:
-            if texts is None:
-                return 0.0
-            nll, counts = likelihoods(run.target, texts, options.batch)
-            return float(nll.sum() / counts.sum())
+            return 0.0 if texts is None else means(run.target, texts, options.batch)[0]
 
         turn(0.0)
         limit, found = cost() + options.harm, 0.0
@@ -112,10 +109,8 @@ class TaskVector(LanguageMethod):
                 )
                 break
             found = length
-            if aim is not None:
-                nll, counts = likelihoods(run.target, run.state.forget, options.batch)
-                if float((-nll / counts).exp().mean()) <= aim:
-                    break
+            if aim is not None and means(run.target, run.state.forget, options.batch)[1] <= aim:
+                break
         return found
 
 

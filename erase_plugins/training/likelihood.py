@@ -31,11 +31,17 @@ def likelihoods(target: Any, texts: Texts, batch: int) -> tuple[Tensor, Tensor]:
     return nll, counts
 
 
+def means(target: Any, texts: Texts, batch: int) -> tuple[float, float]:
+    """Nat per token of all texts together, and the mean over texts of the probability exp(-nat per token)."""
+    nll, counts = likelihoods(target, texts, batch)
+    return float(nll.sum() / counts.sum()), float((-nll / counts).exp().mean())
+
+
 def note_likelihood(target: Any, ctx: Any, name: str, when: str, texts: Texts, batch: int) -> None:
     """How likely texts are, for the manifest: nat per token, and the mean probability exp(-nat per token)."""
-    nll, counts = likelihoods(target, texts, batch)
-    ctx.numbers[f"{name}_nll_{when}"] = float(nll.sum() / counts.sum())
-    ctx.numbers[f"{name}_probability_{when}"] = float((-nll / counts).exp().mean())
+    nll, probability = means(target, texts, batch)
+    ctx.numbers[f"{name}_nll_{when}"] = nll
+    ctx.numbers[f"{name}_probability_{when}"] = probability
 
 
 def tell_likelihood(ctx: Any) -> None:
