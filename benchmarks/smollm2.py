@@ -17,6 +17,7 @@ import argparse
 import importlib.util
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,14 @@ def erased(
     return host, made, {**spent, "threads": torch.get_num_threads(), "load": round(os.getloadavg()[0], 1)}
 
 
+def plain(answer: str) -> list[str]:
+    """What of an answer is compared with another one: its words without case, punctuation and articles.
+
+    Rajpurkar et al., "SQuAD: 100,000+ Questions for Machine Comprehension of Text", arXiv 1606.05250, section 6.1.
+    """
+    return [word for word in re.sub(r"[^\w\s]", "", answer.lower()).split() if word not in ("a", "an", "the")]
+
+
 def table(host: Any, made: Any, tokenizer: Any, groups: dict[str, dict[str, str]]) -> dict[str, dict[str, Any]]:
     """Per group: share right and share of unchanged answers after, with some answers before and after."""
     import erase_plugins as ep
@@ -196,6 +205,7 @@ def table(host: Any, made: Any, tokenizer: Any, groups: dict[str, dict[str, str]
                 found[name] = {
                     "n": len(facts), "right_before": sum(good[0]), "right_after": sum(good[1]),
                     "same": sum(a == b for a, b in zip(before[name], after, strict=True)),
+                    "exact_match": sum(plain(a) == plain(b) for a, b in zip(before[name], after, strict=True)),
                     "examples": list(zip(facts, before[name], after, strict=True))[: 99 if name in SHOWN else 3],
                 }  # fmt: skip
     return found

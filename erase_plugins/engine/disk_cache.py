@@ -21,7 +21,7 @@ from erase_plugins.artifacts.user_cache import user_cache
 
 VARIABLE = "ERASE_PLUGINS_CACHE"
 #: the entries used longest ago go when all together are larger
-MOST_BYTES = 200 << 20
+MOST_BYTES = 1 << 30
 #: a file that a killed process left half written, in seconds
 _ABANDONED = 3600.0
 _DIGEST = "digest"

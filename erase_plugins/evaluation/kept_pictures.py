@@ -21,11 +21,13 @@ from erase_plugins.errors import Unsupported
 from erase_plugins.families.hosts import parts_of
 from erase_plugins.runtime.patcher import checksum
 
-_LABELS = "labels"
+_FACTS, _PICTURES = "facts", "pictures"
 #: fact of what was kept: how many pictures were asked for
 QUERIES = "queries"
 #: of weights that nothing says were written every 127th value is read again: several of each row of a usual table
 _GLANCE = 127
+#: attributes of a module that say how it computes
+_SIMPLE = (bool, int, float, str)
 
 
 def key_of(subject: Any, texts: list[str], settings: Any) -> str | None:
@@ -41,7 +43,7 @@ def key_of(subject: Any, texts: list[str], settings: Any) -> str | None:
     import diffusers
 
     half = computes_half(str(subject.target.device))  # decides what is drawn in (`evaluation.draw`)
-    found = hashlib.sha256(f"2 {torch.__version__} {diffusers.__version__} {half} {settings!r}".encode())
+    found = hashlib.sha256(f"3 {torch.__version__} {diffusers.__version__} {half} {settings!r}".encode())
     try:
         ids = subject.target.tokens(texts).ids
     except Unsupported:
@@ -61,27 +63,41 @@ def state_of(subject: Any) -> bytes | None:
     Args:
         subject: a `evaluation.run.Subject`.
     """
-    if acts_more(subject.pipe):
-        return None
     parts = _networks(subject.pipe)
+    if not parts or acts_more(subject.pipe):
+        return None
     scheduler = getattr(subject.pipe, "scheduler", None)
     found = b"" if scheduler is None else json.dumps(dict(scheduler.config), sort_keys=True, default=str).encode()
     for name in sorted(parts):
         bits = _bits(subject.hashed, name, parts[name])
         if bits is None:
             return None
-        found += bits
+        found += bits + _form(parts[name]).encode()
     return found
 
 
 def acts_more(pipe: Any) -> bool:
-    """Whether more acts on a model than its own weights: edits, adapters such as a live LoRA, or hooks."""
+    """Whether more acts on a model than its own weights: edits, guards, adapters such as a live LoRA, or hooks."""
     parts = _networks(pipe).values()
     return any(
         hasattr(part, LEDGER) or getattr(part, "peft_config", None)
-        or any(child._forward_hooks or child._forward_pre_hooks for child in part.modules())
+        or any(child._forward_hooks or child._forward_pre_hooks or "forward" in vars(child) for child in part.modules())
         for part in parts
     )  # fmt: skip
+
+
+def _form(part: nn.Module) -> str:
+    """What a part computes with its weights, as far as classes, numbers and words of its modules say it.
+
+    Attention processors are exchanged, and FreeU is switched on, without a change of any weight.
+    """
+    found = []
+    for path, child in part.named_modules():
+        owners = [child, *([child.processor] if hasattr(child, "processor") else [])]
+        for owner in owners:
+            told = {key: value for key, value in sorted(vars(owner).items()) if type(value) in _SIMPLE}
+            found.append(f"{path} {type(owner).__module__}.{type(owner).__qualname__} {told}")
+    return "\n".join(found)
 
 
 def _networks(pipe: Any) -> dict[str, nn.Module]:
@@ -116,24 +132,6 @@ def _told(place: str, value: Tensor, step: int = 1) -> str:
     return f"{place} {tuple(value.shape)} {value.dtype} {value.device.type} {bits}"
 
 
-def read(key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Pictures and labels under a key; None if there are none."""
-    found = disk_cache.read(key)
-    if found is None or _LABELS not in found:
-        return None
-    labels = json.loads(bytes(found.pop(_LABELS).tolist()))
-    names = [name for name in labels if f"pictures.{name}" in found]  # in the order in which they were written
-    return {name: found[f"pictures.{name}"] for name in names}, labels
-
-
-def write(key: str, pictures: Mapping[str, Tensor], labels: Mapping[str, Any]) -> None:
-    """Keeps pictures and what the judge saw in them, unless they would drive out what else is kept."""
-    if sum(value.numel() * value.element_size() for value in pictures.values()) > disk_cache.MOST_BYTES // 4:
-        return
-    text = torch.tensor(list(json.dumps(labels).encode()), dtype=torch.uint8)
-    disk_cache.write(key, {_LABELS: text, **{f"pictures.{name}": value for name, value in pictures.items()}})
-
-
 def once(
     subject: Any,
     texts: Sequence[str],
@@ -145,13 +143,28 @@ def once(
     What was asked for them counts as a query either way, so that a report does not say less because of what is kept.
     """
     key, asked = key_of(subject, list(texts), settings), subject.queries
-    if (found := None if key is None else read(key)) is not None:
-        tensors, told = found
-        subject.queries += told["facts"].get(QUERIES, len(texts))
-        return tensors.pop("pictures"), told["facts"], tensors
+    if (found := None if key is None else _read(key)) is not None:
+        tensors, facts = found
+        subject.queries += facts.get(QUERIES, len(texts))
+        return tensors.pop(_PICTURES).float(), facts, tensors
     pictures, facts, more = make()
     facts = {**facts, QUERIES: subject.queries - asked}
     if key is not None:
-        tensors = {**more, "pictures": pictures}
-        write(key, tensors, {**dict.fromkeys(tensors), "facts": facts})
+        small = pictures.half()  # enough for what a model in half precision drew
+        _write(key, {**more, _PICTURES: small if torch.equal(small.float(), pictures) else pictures}, facts)
     return pictures, facts, more
+
+
+def _read(key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    found = disk_cache.read(key)
+    if found is None or not {_FACTS, _PICTURES} <= found.keys():
+        return None
+    facts: dict[str, Any] = json.loads(bytes(found.pop(_FACTS).tolist()))
+    return found, facts
+
+
+def _write(key: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Keeps them, unless they would drive out what else is kept."""
+    if sum(value.numel() * value.element_size() for value in tensors.values()) <= disk_cache.MOST_BYTES // 4:
+        text = torch.tensor(list(json.dumps(facts).encode()), dtype=torch.uint8)
+        disk_cache.write(key, {_FACTS: text, **tensors})

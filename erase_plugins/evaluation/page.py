@@ -61,6 +61,12 @@ def explained(found: Any) -> list[str]:
     return [f"{name}: {title}" for name, title in found.titles.items()]
 
 
+def synonyms(found: Any) -> list[str]:
+    """Which synonyms the rates are about; empty if there are none."""
+    asked = found.report.details.get("synonyms")
+    return [f"Synonyms that were asked for: {', '.join(asked)}."] if asked else []
+
+
 def _title(found: Any) -> str:
     return f"Audit of {found.what}: is {', '.join(found.report.erased)} gone?"
 
@@ -99,6 +105,7 @@ def html_page(found: Any, figures: Figures) -> str:
         f"<h1>{escape(_title(found))}</h1>",
         f"<blockquote>{escape(found.sentence)}</blockquote>",
         "<h2>Rates</h2>", _html_table(rates_table(found.report)),
+        *(f'<p class="note">{escape(text)}</p>' for text in synonyms(found)),
         "<h2>Attacks</h2>", _html_table(attacks_table(found.attacks, found.not_run)),
         '<ul class="note">', *(f"<li>{escape(text)}</li>" for text in explained(found)), "</ul>",
         f'<p class="note">{escape(_NOTES)}</p>',
@@ -139,6 +146,7 @@ def markdown_page(found: Any, figures: Figures) -> str:
         f"# {_inert(_title(found))}",
         f"> {_inert(found.sentence)}",
         "## Rates\n\n" + _markdown_table(rates_table(found.report)),
+        *(_inert(text) for text in synonyms(found)),
         "## Attacks\n\n" + _markdown_table(attacks_table(found.attacks, found.not_run)),
         "\n".join(f"- {_inert(text)}" for text in explained(found)),
         _NOTES,

@@ -103,6 +103,12 @@ def worded_prompts(judge: Any, erased: Sequence[str], cells: Sequence[tuple[str,
     ]
 
 
+def synonyms_asked(judge: Any, erased: Sequence[str]) -> list[str]:
+    """The words that the set of synonyms of `quick_prompts` is about."""
+    axis = common_axis(judge, erased)
+    return [word for text in erased for word in synonyms_of(world_of(judge), axis, text)]
+
+
 class _Builder:
     """Lists of (word in the prompt, label to look for) on the axis of the erased concepts."""
 

@@ -65,21 +65,21 @@ class QuickSuite:
         from erase_plugins.evaluation.attacks.reference import open_reference
         from erase_plugins.evaluation.bootstrap import mean_interval, paired_difference
         from erase_plugins.evaluation.draw import sampler_facts
-        from erase_plugins.evaluation.prompts import prompts_hash, quick_prompts
+        from erase_plugins.evaluation.prompts import prompts_hash, quick_prompts, synonyms_asked
 
         sets = quick_prompts(subject.judge, subject.erased, subject.images, subject.seed)
         reference = open_reference(subject, ctx.options["reference"])
-        base = subject.remembered(sets, partial(draw_and_judge, edit="off"), "base", Drawn)
+        base = subject.remembered(sets, partial(draw_and_judge, edit="off"), "base")
         drawn = {
             "base": base,
             "edited": draw_and_judge(subject, sets),
             "strength0": _switched_off(subject, _short(sets, _CONTROL["strength0"]), base),
             "destroyed": subject.remembered(
-                _short(sets, _CONTROL["destroyed"]), partial(draw_and_judge, edit="destroyed"), "destroyed", Drawn
+                _short(sets, _CONTROL["destroyed"]), partial(draw_and_judge, edit="destroyed"), "destroyed"
             ),
         }
         if reference is not None:
-            drawn["reference"] = reference.remembered(sets, partial(draw_and_judge, edit="off"), "base", Drawn)
+            drawn["reference"] = reference.remembered(sets, partial(draw_and_judge, edit="off"), "base")
         hits = {name: metric_hits(sets, item.labels) for name, item in drawn.items()}
         rows = [
             _row(metric, name, mean_interval(values, subject.seed), len(values))
@@ -110,6 +110,7 @@ class QuickSuite:
                 "change": change,
                 "sampler": sampler_facts(subject),
                 "prompts": {name: [item.text for item in items] for name, items in sets.items()},
+                "synonyms": synonyms_asked(subject.judge, subject.erased),
             },
         )
         return replace(report, attachments=attach(report, sheet_rows(report, drawn)))

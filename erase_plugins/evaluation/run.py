@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from erase_plugins import late
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.lineage import marks
 from erase_plugins.errors import Blocked, RequestError
@@ -77,9 +78,10 @@ class Subject:
     def generate(self, inputs: Any, seeds: Sequence[int] = (), *, edit: str = ON, strength: float | None = None) -> Any:
         """What the model makes of ``inputs``.
 
-        A text-to-image model makes pictures (n, 3, height, width) in 0..1 of prompts, a classifier logits (n, labels)
-        of a batch, a language model ``steps`` more tokens: texts for prompts, token numbers (n, tokens + steps) for
-        token numbers. For gradients, ask ``target`` inside of a with-block of `under`.
+        A text-to-image model makes pictures (n, 3, height, width) in 0..1 of prompts; those without the edit are kept
+        on disk (`evaluation.kept_pictures`). A classifier makes logits (n, labels) of a batch, a language model
+        ``steps`` more tokens: texts for prompts, token numbers (n, tokens + steps) for token numbers. For gradients,
+        ask ``target`` inside of a with-block of `under`.
 
         Args:
             inputs, seeds: one of each per answer; only pictures need seeds.
@@ -91,9 +93,18 @@ class Subject:
         """
         if self._stage != "base":
             raise RequestError(f"generate() was called inside of a with-block ({self._stage}); use draw() there")
-        with self.under(edit, strength):
-            self.queries += len(inputs)
-            return self.draw(inputs, seeds)
+
+        def make() -> Any:
+            with self.under(edit, strength):
+                self.queries += len(inputs)
+                return self.draw(inputs, seeds)
+
+        if edit == ON or self.modality != IMAGE:
+            return make()
+        from erase_plugins.evaluation import kept_pictures
+
+        settings = (late.VERSION, edit, list(seeds), self.steps, self.guidance, strength)
+        return kept_pictures.once(self, list(inputs), settings, lambda: (make(), {}, {}))[0]
 
     def under(self, edit: str, strength: float | None = None) -> AbstractContextManager[None]:
         """The with-block of a state: "on", "off" or "destroyed"."""
@@ -207,50 +218,30 @@ class Subject:
                 parameter.data = weight
             self._stage = "base"
 
-    def remembered(self, sets: Any, make: Callable[[Subject, Any], Any], tag: str, kind: Any = None) -> Any:
+    def remembered(self, sets: Any, make: Callable[[Subject, Any], Any], tag: str) -> Any:
         """What ``make`` gives without any artifact; remembered per base, tag, prompts and sampler.
 
-        With ``kind``, a class of ``pictures`` and ``labels``, by other processes as well (`evaluation.kept_pictures`).
         Nothing is remembered where more acts on the model than its weights tell.
         """
         from erase_plugins.evaluation.kept_pictures import state_of
 
+        state = state_of(self)
+        if state is None:
+            return make(self, sets)
         key = (
-            tag,
+            hashlib.sha256(state).digest(), tag,
             tuple((name, item.short) for name, item in sorted(self.target.fingerprint().items())),
             str(self.target.dtype), getattr(self.judge, "fingerprint", ""), self.steps, self.guidance,
             tuple((name, item.text, item.seed) for name, items in sets.items() for item in items),
         )  # fmt: skip
-        state = state_of(self)
-        if state is None:
-            return make(self, sets)
-        known = (hashlib.sha256(state).digest(), *key)
-        if known in _BASE_CACHE:
-            _BASE_CACHE.move_to_end(known)
+        if key in _BASE_CACHE:
+            _BASE_CACHE.move_to_end(key)
             self.queries += sum(map(len, sets.values()))
-            return _BASE_CACHE[known]
-        _BASE_CACHE[known] = make(self, sets) if kind is None else self._from_disk(sets, make, key, kind)
+            return _BASE_CACHE[key]
+        _BASE_CACHE[key] = make(self, sets)
         while len(_BASE_CACHE) > _CACHED_SETS:
             _BASE_CACHE.popitem(last=False)
-        return _BASE_CACHE[known]
-
-    def _from_disk(self, sets: Any, make: Callable[[Subject, Any], Any], key: tuple[Any, ...], kind: Any) -> Any:
-        from erase_plugins.evaluation import kept_pictures
-
-        judged = getattr(self.judge, "fingerprint", "")
-        name = (
-            kept_pictures.key_of(self, [item.text for items in sets.values() for item in items], key)
-            if judged
-            else None
-        )
-        found = None if name is None else kept_pictures.read(name)
-        if found is not None:
-            self.queries += sum(map(len, sets.values()))
-            return kind(*found)
-        made = make(self, sets)
-        if name is not None:
-            kept_pictures.write(name, made.pictures, made.labels)
-        return made
+        return _BASE_CACHE[key]
 
 
 def modality_of(spec: Any) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from erase_plugins.cli.command import check_output, declare, force_option, quiet_client, quote, saved_facts, stacked
+from erase_plugins.cli.command import check_output, declare, force_option, quiet_client, saved_facts, stacked
 from erase_plugins.cli.console import emit, human_bytes, say
+from hub_cards.cli import use_it
 
 #: which files of an artifact come, and from where
 fetch_options = stacked(
@@ -45,6 +46,6 @@ def command(
     say(f"  {human_bytes(sum(item.bytes for item in files))} in {place}")
     if len(files) < len(listed):
         say("  files for other programs were left out; --all-files or --layout fetches them")
-    say(f"use it: erase-plugins generate {quote(use)} --prompt ... --out picture.png")
+    say(use_it(use, model=model or artifact.manifest.base.get("model") or ""))
     emit({"schema": 1, "repo": name, "revision": revision, "artifact": saved_facts(artifact),
           "fetched": [item.name for item in files]})  # fmt: skip

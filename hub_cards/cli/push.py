@@ -15,6 +15,7 @@ from erase_plugins.cli.command import declare, dry_run_option, existing, guard_k
 from erase_plugins.cli.console import emit, hint, human_bytes, say, state
 from erase_plugins.errors import RequestError
 from erase_plugins.plain_text import scrub
+from hub_cards.cli import use_it
 
 #: files of one state that are named; of more the number is told
 _NAMED = 20
@@ -173,12 +174,12 @@ def command(artifact: str, repo: str, report: str | None, merged: str | None, st
         if report or page["gallery"] or wanted["pairs"]:
             raise RequestError("--merged publishes a model, not an artifact; leave --report and pictures out")
         full = push_merged(loaded, merged, repo, strength=strength, **given)
-        say_pushed(full, repo, f"use it: erase-plugins generate --model {repo} --prompt ... --out picture.png")
+        say_pushed(full, repo, use_it(model=repo))
         return
     if wanted["pairs"] or wanted["prompts"]:
         page["gallery"] = partial(draw, loaded, report, wanted)
     done = push(loaded, repo, report=report, blur=blur, **page, **given)
-    say_pushed(done, repo, f"use it: erase-plugins generate hub:{repo} --prompt ... --out picture.png")
+    say_pushed(done, repo, use_it(f"hub:{repo}", model=loaded.manifest.base.get("model") or ""))
 
 
 def asked_licence(base: Mapping[str, Any], given: str | None) -> str | None:

@@ -7,6 +7,7 @@ import click
 from erase_plugins.cli.command import declare
 from erase_plugins.cli.console import emit, say, table
 from erase_plugins.plain_text import some
+from hub_cards.cli import use_it
 
 
 @declare("search", example="pizza")
@@ -29,8 +30,8 @@ def command(
     if rows:
         table("", ("repository", "erased", "base", "method", "downloads", ""), rows, numbers=("downloads",))
         one = found[0]
-        what = f"--model {one.id}" if one.full else f"hub:{one.id}{'#NAME' if one.collection else ''}"
-        say(f"use it: erase-plugins generate {what} --prompt ... --out picture.png")
+        part = f"hub:{one.id}{'#NAME' if one.collection else ''}"
+        say(use_it(model=one.id) if one.full else use_it(part, model=one.base))
     else:
         say("nothing fits; try fewer words, or look without --base-model")
     emit({"schema": 1, "found": [item.to_dict() for item in found]})

@@ -7,12 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from diffusers.models.attention_processor import AttnProcessor
 from peft import LoraConfig
 
 import erase_plugins as ep
 from erase_plugins.artifacts import lineage
 from erase_plugins.engine import disk_cache
-from erase_plugins.evaluation import kept_pictures
+from erase_plugins.evaluation import kept_pictures, run
 from erase_plugins.evaluation.attacks.controls import Victim
 from erase_plugins.evaluation.attacks.material import drawn_by_base
 from erase_plugins.evaluation.attacks.study import Study
@@ -138,7 +139,40 @@ def other_decoder(pipe):
     pipe.vae.decoder.conv_out.weight.data.mul_(-1)
 
 
-@pytest.mark.parametrize("change", [other_edit, other_adapter, other_schedule, other_decoder])
+def other_skips(pipe):
+    pipe.enable_freeu(s1=0.2, s2=0.2, b1=1.6, b2=1.6)
+
+
+def other_attention(pipe):
+    class Doubled(AttnProcessor):
+        def __call__(self, *args, **more):
+            return 2 * super().__call__(*args, **more)
+
+    pipe.unet.set_attn_processor(Doubled())
+
+
+def other_forward(pipe):
+    inner = pipe.unet.conv_in.forward
+    pipe.unet.conv_in.forward = lambda *args, **more: 2 * inner(*args, **more)
+
+
+def a_guard(pipe):
+    return ep.apply(pipe, ep.erase(target_of(pipe, "tiny"), "owl", "keyword-guard", options={"action": "empty"}))
+
+
+CHANGES = [
+    other_edit,
+    other_adapter,
+    other_schedule,
+    other_decoder,
+    other_skips,
+    other_attention,
+    other_forward,
+    a_guard,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_what_the_base_drew_before_it_was_changed_is_not_shown_again(subject, change):
     """The fingerprint of a base knows no adapters, edits, decoder or noise schedule; pictures do."""
     looked = lambda asked: drawn_by_base(asked, PROMPTS["target"])  # noqa: E731
@@ -150,6 +184,38 @@ def test_what_the_base_drew_before_it_was_changed_is_not_shown_again(subject, ch
     for old, new in zip(before, (looked(after), after.remembered(PROMPTS, drawn, "test")), strict=True):
         assert not torch.equal(old, new)
     del handle
+
+
+@pytest.mark.parametrize(("values", "type_"), [([0.5, 0.25], torch.float16), ([0.5, 1 / 3], torch.float32)])
+def test_pictures_come_back_bit_by_bit_from_as_little_room_as_that_takes(subject, values, type_):
+    drawn = torch.tensor(values).repeat(3, 8, 8, 8)
+    rows = {"rows": torch.tensor([1 / 3], dtype=torch.float64)}
+    for made in (lambda: (drawn, {"a": 1}, rows), None):
+        pictures, facts, more = kept_pictures.once(subject, ["an owl"], "settings", made)
+        assert torch.equal(pictures, drawn) and pictures.dtype == torch.float32
+        assert facts["a"] == 1 and torch.equal(more["rows"], rows["rows"])
+    (file,) = disk_cache.folder().glob("drawn-*")
+    assert disk_cache.read(file.stem)["pictures"].dtype == type_
+
+
+@pytest.mark.parametrize("edit", ["off", "destroyed"])
+def test_what_no_edit_decides_is_drawn_once_for_all_artifacts(subject, monkeypatch, edit):
+    counted, draw = [], run.draw
+    monkeypatch.setattr(
+        run, "draw", lambda pipe, texts, *more, **how: counted.append(len(texts)) or draw(pipe, texts, *more, **how)
+    )
+    other = tiny_subject(subject.pipe, artifacts=[ep.erase(subject.target, "dog", "uce", options={"vocabulary": 0})])
+    pictures = [item.generate(["an owl", "a dog"], [1, 2], edit=edit) for item in (subject, other, other)]
+    assert counted == [2] and [subject.queries, other.queries] == [2, 4]
+    assert torch.equal(pictures[0], pictures[1]) and torch.equal(pictures[1], pictures[2])
+    for asked in ((["an owl", "a cat"], [1, 2]), (["an owl", "a dog"], [1, 3])):
+        other.generate(*asked, edit=edit)
+    other.guidance += 1
+    other.generate(["an owl", "a dog"], [1, 2], edit=edit)
+    assert counted == [2] * 4
+    for _ in range(2):
+        other.generate(["an owl", "a dog"], [1, 2])
+    assert counted == [2] * 6, "an edit's own pictures are never kept"
 
 
 def test_what_ran_under_a_live_lora_is_never_resumed(tmp_path):

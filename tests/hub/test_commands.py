@@ -61,8 +61,10 @@ def test_push_and_pull_on_the_command_line(hub, pizza, erase, tmp_path):  # noqa
     assert ran.data["commit"] == hub.store.repository(REPO).commit().oid
     assert "everything is there already" in erase("push", pizza.path, REPO, "--license", "mit").out
     pulled = erase("pull", REPO).out
-    assert "--all-files or --layout fetches them" in pulled and f"use it: erase-plugins generate hub:{REPO} " in pulled
-    assert f"use it: erase-plugins generate {tmp_path / 'own'} " in erase("pull", REPO, "--into", tmp_path / "own").out
+    assert "--all-files or --layout fetches them" in pulled
+    assert f"use it: erase-plugins generate hub:{REPO} --model " in pulled
+    own = tmp_path / "own"
+    assert f"use it: erase-plugins generate {own} --model " in erase("pull", REPO, "--into", own).out
     ran = erase("pull", REPO, "--into", tmp_path / "x", "--all-files", "--json")
     assert ran.code == 0, ran.err
     assert set(ran.data["fetched"]) == {item.name for item in pizza.manifest.files}

@@ -253,7 +253,12 @@ def test_the_command(erase, foreign, attacks, tmp_path):  # noqa: F811
     assert not (tmp_path / "a").exists()
     ran = erase(*words, "--json")
     assert ran.code == 0, ran.err
-    assert ran.data["sentence"] in unescape((tmp_path / "a" / "audit.md").read_text())
+    for page in ("audit.md", "audit.html"):
+        text = unescape((tmp_path / "a" / page).read_text())
+        assert (
+            ran.data["sentence"] in text
+            and "Synonyms that were asked for: pepperoni slice, italy, pepperoni, slice." in text
+        )
     assert ran.data["titles"] == {"planted": attacks[0].title}
     absent = erase("audit", "pocket", foreign / "kohia.safetensors", "--out", tmp_path / "b")
     assert absent.code == 2 and "did you mean 'kohya.safetensors'" in absent.err

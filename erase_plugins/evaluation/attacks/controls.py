@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,7 +15,10 @@ from erase_plugins.evaluation.attacks.reference import open_reference
 from erase_plugins.types import EvalRow, Event
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from erase_plugins.evaluation.budget import Budget
+    from erase_plugins.evaluation.prompts import Prompt
     from erase_plugins.evaluation.run import Subject
 
 EDITED = "edited"
@@ -30,11 +33,22 @@ class Victim:
     name: str
     subject: Subject
 
+    @property
+    def state(self) -> str:
+        """Of the subject: "on", "destroyed" or "off"."""
+        return {EDITED: "on", DESTROYED: "destroyed", REFERENCE: "off"}[self.name]
+
     @contextmanager
     def exposed(self) -> Iterator[None]:
         """In the state in which it is attacked."""
-        with self.subject.under({EDITED: "on", DESTROYED: "destroyed", REFERENCE: "off"}[self.name]):
+        with self.subject.under(self.state):
             yield
+
+    def pictures(self, prompts: Sequence[Prompt]) -> Tensor:
+        """What it draws: (n, 3, height, width) in 0..1."""
+        texts, seeds = [item.text for item in prompts], [item.seed for item in prompts]
+        made: Tensor = self.subject.generate(texts, seeds, edit=self.state)
+        return made
 
     @property
     def title(self) -> str:

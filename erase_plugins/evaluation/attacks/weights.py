@@ -48,7 +48,8 @@ BLOCK = 64
 #: a base that draws the concept less often, or a destroyed model that keeps more, says nothing
 _DRAWN, _BLIND = 0.2, 0.5
 _BITS = {"8bit": 8, "4bit": 4}
-_HALVES = {"half-a": False, "half-b": True}
+#: which half of the edited weights are those of the base again
+_HALVES = {"one half off": False, "other half off": True}
 
 
 @dataclass(frozen=True)
@@ -227,6 +228,8 @@ def _draw(subject: Subject, sets: Mapping[str, list[Prompt]], variant: Variant) 
     """Pictures under a variant; None where it changes nothing that this edit has."""
     prompts, seeds = _asked(sets)
     strength = variant.strength * subject.strength
+    if not strength:
+        return subject.generate(prompts, seeds, edit="off")
     if not variant.change:
         return subject.generate(prompts, seeds, strength=strength)
     before = {name: parameter.data for name, parameter in _parameters(subject.pipe)}

@@ -174,12 +174,6 @@ class _Run:
         seeds = [item.seed for item in self.study.prompts]
         return [replace(pool.prompts[places[n % len(places)]], seed=seed) for n, seed in enumerate(seeds)]
 
-    def drawn(self, subject: Subject, prompts: Sequence[Prompt]) -> Tensor:
-        """Pictures of the model as it is now."""
-        pictures: Tensor = subject.draw([item.text for item in prompts], [item.seed for item in prompts])
-        subject.queries += len(prompts)
-        return pictures
-
     def attack(self, victim: Victim, pool: Pool, base: Sequence[float]) -> tuple[list[Prompt], Sample]:
         """The prompts at which a victim holds least, and pictures of them."""
         from erase_plugins.evaluation.attacks.rates import mean, seen
@@ -193,8 +187,7 @@ class _Run:
             each = max(study.images // len(short), 1)
             looked = [replace(pool.prompts[place], seed=study.subject.seed * 100_003 + 95_001 + n)
                       for place in short for n in range(each)]  # fmt: skip
-            with victim.exposed():
-                hits = seen(study.subject.judge, looked, self.drawn(victim.subject, looked))
+            hits = seen(study.subject.judge, looked, victim.pictures(looked))
             rates = [mean(hits[n * each : (n + 1) * each]) for n in range(len(short))]
             chosen = [short[n] for n in hardest([-value for value in rates], count)]
             return {"places": chosen, "losses": losses, "short": short, "rates": rates}
@@ -203,8 +196,7 @@ class _Run:
         prompts = self.measured(pool, told["places"])
 
         def make() -> tuple[Tensor, dict[str, Any], dict[str, Tensor]]:
-            with victim.exposed():
-                return self.drawn(victim.subject, prompts), told, {}
+            return victim.pictures(prompts), told, {}
 
         return prompts, study.kept(f"worst prompts, {victim.name}", make, prompts)
 

@@ -61,7 +61,7 @@ class StandardSuite:
         """
         from erase_plugins.evaluation.draw import sampler_facts
         from erase_plugins.evaluation.prompts import prompts_hash, quick_prompts
-        from erase_plugins.evaluation.quick import Drawn, draw_and_judge
+        from erase_plugins.evaluation.quick import draw_and_judge
 
         require(self.packages, f"suite {self.id}")
         chosen = chosen_metrics(ctx.options["metrics"])
@@ -71,12 +71,12 @@ class StandardSuite:
         made = quick_prompts(subject.judge, subject.erased, subject.images, subject.seed)
         sets = {name: made[name] for name in SETS}
         plain = partial(draw_and_judge, edit="off")
-        base = subject.remembered(sets, plain, "base", Drawn).pictures
+        base = subject.remembered(sets, plain, "base").pictures
         edited = draw_and_judge(subject, sets).pictures
         other: Mapping[str, Tensor] = {}
         if set(chosen) - {"clip"}:
             shifted = {name: [replace(item, seed=item.seed + _SHIFT) for item in part] for name, part in sets.items()}
-            other = subject.remembered(shifted, plain, "base", Drawn).pictures
+            other = subject.remembered(shifted, plain, "base").pictures
         subject.drawn = {"base": base, "edited": edited, OTHER: other}
         note = f"not comparable with papers: {subject.images} pictures"
         values = per_picture(tools, sets, base, edited, other)

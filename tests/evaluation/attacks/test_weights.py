@@ -33,10 +33,10 @@ def test_quantised_values():
 
 def test_halves_are_complementary():
     edited = [(object(), number) for number in range(5)]
-    first, second = (weights._changed(name, edited, 0) for name in ("half-a", "half-b"))
+    first, second = (weights._changed(name, edited, 0) for name in ("one half off", "other half off"))
     assert (len(first), len(second)) == (2, 3)
     assert sorted(value for _, value in (*first, *second)) == [0, 1, 2, 3, 4]
-    assert weights._changed("half-a", edited[:1], 0) == []
+    assert weights._changed("one half off", edited[:1], 0) == []
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_what_is_known_without_the_attack_is_found(report):
 def test_success_is_measured_again_on_fresh_pictures_and_never_that_of_leaving_it_off(report):
     found, _, _ = report
     name = found.success.subject
-    assert name in ("strength 0.5", "strength 0.75", "strength 1.5", "8bit", "4bit", "half-a", "half-b")
+    assert name in ("strength 0.5", "strength 0.75", "strength 1.5", "8bit", "4bit", "one half off", "other half off")
     counted = [values(found, item.name)[0] for item in weights.VARIANTS if item.in_force and item.name != "edited"]
     assert values(found, name)[0] == max(counted)
     assert found.success.value == values(found, f"{name}, again")[0]

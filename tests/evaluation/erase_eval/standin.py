@@ -53,7 +53,15 @@ class StandIn(Subject):
 
     def __init__(self, rewrite=lambda text: text, images=32, broken=False, judge=None, erased=("owl",)):
         target = SimpleNamespace(fingerprint=dict, dtype="float32", device="cpu", pieces=lambda name: ())
-        super().__init__(None, target, "stand-in", [], judge or Judge(), list(erased), images=images)
+        super().__init__(
+            SimpleNamespace(components={"unet": torch.nn.Identity()}),
+            target,
+            "stand-in",
+            [],
+            judge or Judge(),
+            list(erased),
+            images=images,
+        )
         self.rewrite, self.broken, self.asked = rewrite, broken, []
 
     def generate(self, inputs, seeds, *, edit="on", strength=None):
