@@ -24,6 +24,7 @@ TWINS = {POCKET_LM: POCKET_LM_RETAINED}
 MODEL = "model"
 _INDEX, _CONFIG = "model_index.json", "config.json"
 #: files of weights that diffusers and transformers look for
+_SHARDS = ".safetensors.index.json"
 _WEIGHTS = re.compile(r"(?:diffusion_pytorch_model|model)(?:-\d+-of-\d+)?\.safetensors")
 _COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "vae", "scheduler")
 
@@ -115,6 +116,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 def _folder_source(folder: Path, name: str) -> Source:
     if not (folder / _INDEX).is_file():
         if (folder / _CONFIG).is_file():
+            _check_weights(folder, folder.resolve().name)
             return Source(name, folder, None, {MODEL: _read(folder / _CONFIG)})
         raise RequestError(
             f"'{folder.resolve().name}' has no {_INDEX} and no {_CONFIG}; "
@@ -126,14 +128,19 @@ def _folder_source(folder: Path, name: str) -> Source:
         file = folder / component / ("scheduler_config.json" if component == "scheduler" else _CONFIG)
         if file.is_file():
             configs[component] = _read(file)
-            _check_weights(folder / component)
+            _check_weights(folder / component, folder.resolve().name, f"{component}/")
     return Source(name, folder, None, configs)
 
 
-def _check_weights(folder: Path) -> None:
+def _check_weights(folder: Path, model: str, inside: str = "") -> None:
     """Refuses weights that came in part: loading says that seconds later, and not what is wrong with which file.
 
     Headers are read only. Variants, which are not loaded unless asked for, may be mere pointers to what lies elsewhere.
+
+    Args:
+        folder: where they lie.
+        model: its name.
+        inside: of which part they are, with a slash behind it.
     """
     from erase_plugins.artifacts.header import read_header
 
@@ -142,9 +149,15 @@ def _check_weights(folder: Path) -> None:
             try:
                 read_header(file)
             except CorruptArtifact as error:
-                raise RequestError(
-                    f"model '{folder.parent.resolve().name}' is damaged: {folder.name}/", error
-                ) from error
+                raise RequestError(f"model '{model}' is damaged: {inside}", error) from error
+    for index in sorted(folder.glob(f"*{_SHARDS}")):
+        whole = index.name.removesuffix(_SHARDS) + ".safetensors"
+        if _WEIGHTS.fullmatch(whole) and not (folder / whole).exists():
+            places = _read(index).get("weight_map")
+            names = sorted({str(name) for name in places.values()}) if isinstance(places, dict) else []
+            if absent := [name for name in names if not (folder / name).exists()]:
+                told = f"{inside}{absent[0]} is not there ({len(absent)} of {len(names)} files)"
+                raise RequestError(f"model '{model}' is incomplete: {told}; fetch it again")
 
 
 def _file_source(path: Path) -> Source:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -81,6 +83,26 @@ def test_weights_that_came_in_part_are_told_before_anything_is_loaded(tmp_path):
     told = r"^model 'model' is damaged: unet/diffusion_pytorch_model\.safetensors: tensors take .*; .*fetch it again$"
     with pytest.raises(RequestError, match=told):
         find_model(str(folder))
+
+
+@pytest.mark.parametrize("kind", ["pictures", "language"])
+def test_a_shard_that_did_not_come_is_told_before_anything_is_loaded(tmp_path, kind):
+    if kind == "pictures":
+        part = pocket_copy(tmp_path) / "unet"
+        name, inside = "diffusion_pytorch_model", "unet/"
+    else:
+        part = Path(shutil.copytree(pocket_folder().parent / "language", tmp_path / "model"))
+        name, inside = "model", ""
+    first, second = f"{name}-00001-of-00002.safetensors", f"{name}-00002-of-00002.safetensors"
+    index = {"metadata": {}, "weight_map": {"a": first, "b": second}}
+    (part / f"{name}.safetensors.index.json").write_text(json.dumps(index))
+    assert find_model(str(tmp_path / "model")), "the file with all weights is there"
+    (part / f"{name}.safetensors").rename(part / first)
+    told = rf"^model 'model' is incomplete: {inside}{second} is not there \(1 of 2 files\); fetch it again$"
+    with pytest.raises(RequestError, match=told):
+        find_model(str(tmp_path / "model"))
+    shutil.copy(part / first, part / second)
+    assert find_model(str(tmp_path / "model")).family.id
 
 
 @pytest.mark.parametrize("part", ["unet", "text_encoder"])
