@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from erase_plugins.errors import Blocked, CorruptArtifact, Unsupported
+from erase_plugins.errors import Blocked, Unsupported
 
 #: whether a node of ours encodes right now
 _OWN: ContextVar[bool] = ContextVar("erase_plugins_own_texts", default=False)
@@ -113,8 +113,8 @@ def guarded(clip: Any, artifact: Any, target: Any, any_base: bool) -> tuple[Any,
         BaseMismatch, CorruptArtifact: as `erase_plugins.runtime.guardrails.attach.attach_guards`.
     """
     from erase_plugins.artifacts.policy import policies
-    from erase_plugins.runtime.guardrails.attach import check_stage
-    from erase_plugins.runtime.guardrails.looking import looker
+    from erase_plugins.runtime.guardrails.attach import check_stage, kind_of
+    from erase_plugins.runtime.guardrails.watch import Placing
 
     watches, lines = [], []
     for policy in policies(artifact.manifest):
@@ -123,12 +123,13 @@ def guarded(clip: Any, artifact: Any, target: Any, any_base: bool) -> tuple[Any,
             if kind in _INSTEAD:
                 how = _INSTEAD[kind].format(text=str(stage.get("text", ""))[:200])
                 raise Unsupported(f"the guard '{kind}' has no place in ComfyUI; {how}")
-            if kind not in ("keyword", "embedding"):
-                raise CorruptArtifact(f"the guard has a stage '{kind[:40]}' that this version does not know; update it")
+            looker = getattr(kind_of(stage), "looker", None)
+            if looker is None:
+                raise Unsupported(f"the guard '{kind}' has no place in ComfyUI; erase the concept")
             if clip is None:
                 raise Unsupported(f"the guard '{kind}' looks at prompts; connect the CLIP of this model")
             check_stage(artifact.manifest, stage, target, any_base)
-            watches.append(Watch(policy, looker(policy, stage, target, b""), artifact.manifest.name))
+            watches.append(Watch(policy, looker(Placing(policy, stage, target, 1.0)), artifact.manifest.name))
             lines.append(
                 f"guard of {policy['concept']} ({kind}, {policy['action']}): looks at every text that the CLIP behind "
                 "this node encodes; give negative prompts the CLIP in front of it. Nothing is removed from the weights"

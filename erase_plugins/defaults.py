@@ -15,6 +15,7 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.artifacts.layouts.kohya",
     "erase_plugins.artifacts.layouts.diff",
     "erase_plugins.artifacts.layouts.peft",
+    "erase_plugins.runtime.guardrails.kinds",
     "erase_plugins.methods.uce",
     "erase_plugins.methods.rece",
     "erase_plugins.methods.null_space",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from erase_plugins.artifacts.artifact import Artifact
     from erase_plugins.artifacts.edit import Edit
     from erase_plugins.families.base import Family, Target
-    from erase_plugins.protocols import Attack, Evaluator, Judge, Layout, Method, Suite
+    from erase_plugins.protocols import Attack, Evaluator, GuardStage, Judge, Layout, Method, Suite
     from erase_plugins.types import EditPlan, EvalReport, Event
 
 PROJECT = "erase_plugins"
@@ -63,6 +63,11 @@ def erase_suites() -> Iterable[Suite]:
 @hookspec
 def erase_attacks() -> Iterable[Attack]:
     """Attacks: they try to bring an erased concept back within a budget, and report how often it came."""
+
+
+@hookspec
+def erase_guard_stages() -> Iterable[GuardStage]:
+    """Types of stages of which guards are made: what acts while a model runs."""
 
 
 @hookspec

@@ -22,7 +22,7 @@ from erase_plugins.types import EditPlan, Event, PluginProblem, Registered
 
 #: what measures -> the hook that registers it
 EVALUATORS = {"judge": "erase_judges", "suite": "erase_suites", "attack": "erase_attacks"}
-REGISTRIES = ("erase_methods", "erase_families", "erase_layouts", *EVALUATORS.values())
+REGISTRIES = ("erase_methods", "erase_families", "erase_layouts", "erase_guard_stages", *EVALUATORS.values())
 #: the hook that held all of `EVALUATORS` and is still understood
 OLD_HOOK = "erase_evaluators"
 
@@ -199,6 +199,14 @@ class Manager(PluginLoader):
         """
         return self._get(EVALUATORS[kind], kind, name)
 
+    def guard_stages(self) -> tuple[Registered, ...]:
+        """All types of stages of guards, with their provenance."""
+        return self.registered("erase_guard_stages")
+
+    def guard_stage(self, name: str) -> Any:
+        """The type of stages with this id."""
+        return self._get("erase_guard_stages", "guard stage", name)
+
     # ---- lifecycle ---------------------------------------------------------------------------------------------
 
     def _impls(self, hook: str) -> list[Any]:
@@ -328,6 +336,15 @@ def get_manager() -> Manager:
     manager.load_builtins()
     manager.load_entry_points()
     return manager
+
+
+def registered_guard_stage(name: str) -> Any:
+    """The type of stages of guards with this id.
+
+    Raises:
+        UnknownName: not registered.
+    """
+    return get_manager().guard_stage(name)
 
 
 def registered_attacks(names: Sequence[str] = ()) -> list[Any]:

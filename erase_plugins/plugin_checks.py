@@ -23,7 +23,7 @@ MARK = f"{hookspecs.PROJECT}_impl"
 #: kinds of changes; what changes a bias was "bias" in 0.1 and is dense now
 DELTA_KINDS = ("lowrank", "dense", "bias", "sparse", "rows", "contextmap", "addon")
 #: where a method acts: what it changes, or what it looks at while the model runs
-LEVELS = (WEIGHTS := "weights", "guidance", "prompt")
+LEVELS = (WEIGHTS := "weights", "guidance", "prompt", "picture")
 _FAMILY_OWN = "id, title, components, groups, detect and info"
 REQUIRED = {
     "erase_methods": ("id", "title", "paper", "summary", "needs", "kinds", "produces", "Options", "plan", "run"),
@@ -53,9 +53,13 @@ REQUIRED = {
     "erase_judges": ("id", "title", "needs", "axes", "fingerprint", "accepts", "score", "world"),
     "erase_suites": ("id", "title", "needs", "run"),
     "erase_attacks": ("id", "title", "needs", "budgets", "run"),
+    "erase_guard_stages": ("id", "title", "roles", "attach"),
 }
 #: whose functions are looked at for their arguments; suites and attacks have rules of their own
-CONTRACTS = {"erase_methods": protocols.Method, "erase_layouts": protocols.Layout, "erase_judges": protocols.Judge}
+CONTRACTS = {
+    "erase_methods": protocols.Method, "erase_layouts": protocols.Layout, "erase_judges": protocols.Judge,
+    "erase_guard_stages": protocols.GuardStage,
+}  # fmt: skip
 _ID = re.compile(r"^[a-z0-9][a-z0-9._-]*$")
 
 

@@ -31,9 +31,9 @@ class Method(Protocol):
     made with `erase_plugins.options.option`. A method of version 0.1 with ``families`` (ids, or "*" with module groups
     in ``groups``) in place of ``needs`` is still understood.
 
-    A guard changes no weights: its ``produces`` is empty, ``level`` is "prompt" or "guidance" ("weights" unless said
-    otherwise), and ``run`` returns a `RunResult` with policies (`erase_plugins.artifacts.policy`). It may need
-    ``prompts``, which every model that reads text has.
+    A guard changes no weights: its ``produces`` is empty, ``level`` is "prompt", "guidance" or "picture" ("weights"
+    unless said otherwise), and ``run`` returns a `RunResult` with policies (`erase_plugins.artifacts.policy`), made of
+    stages that are registered (`GuardStage`). It may need ``prompts``, which every model that reads text has.
 
     Six attributes are optional: ``reads_data = True`` (it reads ``data`` and ``label`` of what is forgotten, and the
     data that is retained; others refuse a request with such), ``packages`` (packages, or extras of this package, that
@@ -102,6 +102,36 @@ class Layout(Protocol):
 
     def read(self, path: Path, family: Family) -> Edit:
         """The edit in a file; inverse of `write`."""
+
+
+@runtime_checkable
+class GuardStage(Protocol):
+    """A type of stage of which guards are made; its ``id`` is the ``type`` of stages in policies.
+
+    ``roles`` says in front of what it can stand: "text" (pipelines that read prompts), "language" (language models).
+    Optional: ``measured = True`` (its stages hold numbers of the model that they were made on, so that the guard is
+    refused on another one), and ``looker(placing)``, where it looks at texts: an object whose ``check(text)`` gives a
+    `erase_plugins.artifacts.keyword_guard.Verdict`. ComfyUI takes that; other stages have no place there.
+    """
+
+    id: str
+    title: str
+    roles: frozenset[str]
+
+    def attach(self, placing: Any) -> Sequence[Any]:
+        """What is to act around which methods; nothing else may be changed, apart from hooks that ``detach`` takes off.
+
+        Args:
+            placing: `erase_plugins.runtime.guardrails.watch.Placing`.
+
+        Returns:
+            `erase_plugins.runtime.guardrails.watch.Placed` each.
+
+        Raises:
+            CorruptArtifact: the stage lacks something.
+            Unsupported: it cannot stand in front of this model.
+        """
+        ...
 
 
 @runtime_checkable

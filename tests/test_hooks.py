@@ -60,8 +60,8 @@ def test_every_hook_has_a_test():
     assert missing == []
 
 
-def test_there_are_eighteen_hooks_and_all_are_documented_and_typed():
-    assert len(hook_names()) == 18
+def test_there_are_nineteen_hooks_and_all_are_documented_and_typed():
+    assert len(hook_names()) == 19
     for name in hook_names():
         function = getattr(hookspecs, name)
         assert len(inspect.getdoc(function)) > 20
@@ -94,6 +94,7 @@ def test_required_attributes_are_those_of_the_protocols():
         ("erase_judges", protocols.Judge),
         ("erase_suites", protocols.Suite),
         ("erase_attacks", protocols.Attack),
+        ("erase_guard_stages", protocols.GuardStage),
     ):
         lines = [item for item in protocol.__mro__ if item.__module__ == protocol.__module__]
         members = {name for item in lines for name in (*vars(item), *item.__annotations__) if not name.startswith("_")}
@@ -176,6 +177,17 @@ def test_hook_erase_attacks(register, wrong, told):
     assert manager.evaluator("quiet", "attack").title == "Quiet"
     assert "odd" not in [entry.item.id for entry in manager.evaluators("attack")]
     assert any(re.search(told, item.message) for item in manager.problems)
+
+
+def test_hook_erase_guard_stages(register):
+    stage = {"id": "mine", "title": "Mine", "roles": frozenset({"text"})}
+    good = type("Mine", (), {**stage, "attach": lambda self, placing: []})()
+    odd = type("Odd", (), {**stage, "id": "odd", "attach": lambda self: []})()
+    manager = register(plugin(erase_guard_stages=lambda: [good, odd]))
+    assert manager.guard_stage("mine") is good
+    assert {"keyword", "sld"} < {entry.item.id for entry in manager.guard_stages()}
+    assert "odd" not in [entry.item.id for entry in manager.guard_stages()]
+    assert any("attach(self, placing)" in item.message for item in manager.problems)
 
 
 def test_hook_erase_evaluators_is_translated_and_its_author_is_told(register):

@@ -432,7 +432,9 @@ def test_a_guard_that_does_not_say_so_is_told_how():
         level = "weights"
 
     check_item("erase_methods", RefusalPrompt())
-    with pytest.raises(PluginError, match=r"a guard, which changes no weights, says level: guidance or prompt"):
+    with pytest.raises(
+        PluginError, match=r"a guard, which changes no weights, says level: guidance or prompt or picture"
+    ):
         check_item("erase_methods", Guard())
 
 

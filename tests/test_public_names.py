@@ -81,6 +81,7 @@ def test_methods_of_artifacts_are_bound_when_the_package_is_imported():
         "print(sorted(late.FUNCTIONS), late.VERSION == erase_plugins.__version__, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout.strip() == "['apply', 'attacks', 'card', 'erase', 'family', 'load', 'save'] True False", (
-        done.stderr
-    )
+    assert (
+        done.stdout.strip()
+        == "['apply', 'attacks', 'card', 'erase', 'family', 'guard_stage', 'load', 'save'] True False"
+    ), done.stderr

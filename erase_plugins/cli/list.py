@@ -13,7 +13,7 @@ from erase_plugins.errors import UnknownName
 from erase_plugins.extras import install, missing_extras
 from erase_plugins.needs import fitting, needs_of, packages_of
 
-KINDS = ("methods", "families", "layouts", "judges", "suites", "attacks", "plugins")
+KINDS = ("methods", "families", "layouts", "judges", "suites", "attacks", "guard-stages", "plugins")
 
 
 @declare("list", example="attacks")
@@ -69,6 +69,7 @@ def rows_of(manager: Any, kind: str) -> list[dict[str, Any]]:
         "judges": lambda: manager.evaluators("judge"),
         "suites": lambda: manager.evaluators("suite"),
         "attacks": lambda: manager.evaluators("attack"),
+        "guard-stages": manager.guard_stages,
     }[kind]()
     return [{**_facts(kind, entry.item, families), **_origin(entry)} for entry in entries]
 
@@ -97,6 +98,8 @@ def _facts(kind: str, item: Any, families: list[Any]) -> dict[str, Any]:
         facts |= {"readers": list(item.readers)}
     elif kind == "judges":
         facts |= {"modality": getattr(item, "modality", "image")}
+    elif kind == "guard-stages":
+        facts |= {"roles": sorted(item.roles)}
     elif kind == "attacks":
         facts |= {"budgets": dict(item.budgets)}
     return facts
@@ -109,6 +112,7 @@ _COLUMNS = {
     "judges": ("id", "title", "plugin", "package", "version", "file", "status"),
     "suites": ("id", "title", "plugin", "package", "version", "file", "status"),
     "attacks": ("id", "title", "budgets", "plugin", "package", "version", "file", "status"),
+    "guard-stages": ("id", "title", "roles", "plugin", "package", "version", "file", "status"),
     "plugins": ("name", "package", "version", "file", "hooks"),
 }
 

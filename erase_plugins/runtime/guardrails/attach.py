@@ -8,19 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.artifacts.fingerprint import Fingerprint
 from erase_plugins.artifacts.manifest import Manifest
-from erase_plugins.artifacts.policy import numbers, policies
-from erase_plugins.errors import BaseMismatch, CorruptArtifact, Unsupported
+from erase_plugins.artifacts.policy import policies
+from erase_plugins.errors import BaseMismatch, CorruptArtifact, EraseError, PluginError, UnknownName, Unsupported
 from erase_plugins.families.capabilities import DENOISER, LANGUAGE, TEXT, reads_prompts
-from erase_plugins.families.model import CROSS_ATTENTION
-from erase_plugins.runtime.guardrails import attention, language, looking, safree, steering
-from erase_plugins.runtime.guardrails.watch import AttachedGuard, Quiet, watch
+from erase_plugins.late import FUNCTIONS
+from erase_plugins.plain_text import first_line
+from erase_plugins.runtime.guardrails.watch import DONE, ENCODE, GENERATE, AttachedGuard, Placed, Placing, watch
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-ENCODE, GENERATE, DONE = "encode_prompt", "generate", "maybe_free_model_hooks"
-#: stages that were made with the model's own numbers
-_MEASURED = frozenset({"embedding"})
 
 
 def stages_of(host: Any, name: str = ENCODE) -> tuple[Any, ...]:
@@ -78,18 +74,6 @@ def carried(host: Any, other: Any) -> Iterator[None]:
             watched.leave(stage)
 
 
-class End(Quiet):
-    """Tells a stage that the pipeline has finished."""
-
-    def __init__(self, tell: Callable[[], None]) -> None:
-        self.tell = tell
-
-    def before(self, given: dict[str, Any]) -> dict[str, Any]:
-        """The arguments as they are."""
-        self.tell()
-        return given
-
-
 def component_of(target: Any) -> str:
     """The part of a model that a guard is noted on: its denoiser, or the language model itself."""
     role = LANGUAGE if LANGUAGE in target.info.roles else DENOISER
@@ -105,14 +89,18 @@ def attach_guards(
         Unsupported: nothing on this model can be guarded so.
         BaseMismatch: the guard was calibrated on another text encoder or language model.
         RequestError: hashed keywords without their key.
-        CorruptArtifact: a stage that is unknown or damaged.
+        CorruptArtifact: a stage that is damaged, or that nothing installed knows.
+        PluginError: a stage of another package failed.
     """
     done: list[AttachedGuard] = []
     try:
         for policy in policies(manifest):
             for stage in policy["stages"]:
                 check_stage(manifest, stage, target, any_base)
-                done += _attached(policy, stage, target, strength, key)
+                kind = kind_of(stage)
+                _check_role(kind, target)
+                for owner, name, made in _placed(kind, Placing(policy, stage, target, strength, key)):
+                    done.append(AttachedGuard(watch(owner, name), made))
     except BaseException:
         for item in reversed(done):
             item.detach()
@@ -120,89 +108,38 @@ def attach_guards(
     return done
 
 
-def _attached(
-    policy: Mapping[str, Any], stage: Mapping[str, Any], target: Any, strength: float, key: bytes
-) -> list[AttachedGuard]:
-    host, kind = target.host, stage["type"]
-    if LANGUAGE in target.info.roles:
-        tokenizer = target.tokenizer
-        if kind == "refusal-prompt":
-            made: Any = language.Prefix(_text(stage, "text"), tokenizer, strength)
-        elif kind in ("keyword", "embedding"):
-            made = language.Answers(policy, looking.looker(policy, stage, target, key), tokenizer, strength)
-        else:
-            raise Unsupported(f"the guard '{kind}' acts on pictures, and this is a language model; use keyword-guard")
-        return [AttachedGuard(watch(host, GENERATE), made)]
-    if TEXT not in target.info.roles or not hasattr(host, ENCODE):
-        raise Unsupported(f"{target.info.model} has no prompts that the guard '{kind}' could look at")
-    if kind in ("keyword", "embedding"):
-        made = looking.PromptStage(policy, looking.looker(policy, stage, target, key), strength)
-    elif kind == "negative-prompt":
-        made = steering.NegativePrompt(_text(stage, "text"), strength)
-    elif kind in _STEERING:
-        return _steered(kind, stage, target, strength)
-    elif kind == "refusal-prompt":
-        raise Unsupported("the guard 'refusal-prompt' speaks to a language model, and this draws; use keyword-guard")
-    else:
-        raise CorruptArtifact(f"the guard has a stage '{kind[:40]}' that this version does not know; update it")
-    return [AttachedGuard(watch(host, ENCODE), made)]
+def kind_of(stage: Mapping[str, Any]) -> Any:
+    """The registered type of a stage (`erase_plugins.protocols.GuardStage`).
+
+    Raises:
+        CorruptArtifact: nothing installed knows it.
+    """
+    try:
+        return FUNCTIONS["guard_stage"](stage["type"])
+    except UnknownName as error:
+        raise CorruptArtifact(
+            f"the guard has a stage '{stage['type'][:40]}' that nothing installed knows; install the package that "
+            "brings it, or update this one"
+        ) from error
 
 
-def _steered(kind: str, stage: Mapping[str, Any], target: Any, strength: float) -> list[AttachedGuard]:
-    host = target.host
-    made = _STEERING[kind](stage, target, strength)
-    found = getattr(vars(host).get(ENCODE), "stages", ())
-    if kind != "safree" and any(type(item) is type(made) for item in found):
-        made.detach()
-        raise Unsupported(f"one guard '{kind}' is in force already; make one for all concepts together")
-    return [AttachedGuard(watch(host, ENCODE), made), AttachedGuard(watch(host, DONE), End(made.end))]
+def _check_role(kind: Any, target: Any) -> None:
+    speaks = LANGUAGE in target.info.roles
+    if speaks and LANGUAGE not in kind.roles:
+        raise Unsupported(f"the guard '{kind.id}' acts on pictures, and this is a language model; use keyword-guard")
+    if not speaks and (TEXT not in target.info.roles or not hasattr(target.host, ENCODE)):
+        raise Unsupported(f"{target.info.model} has no prompts that the guard '{kind.id}' could look at")
+    if not speaks and TEXT not in kind.roles:
+        raise Unsupported(f"the guard '{kind.id}' speaks to a language model, and this draws; use keyword-guard")
 
 
-def _sld(stage: Mapping[str, Any], target: Any, strength: float) -> Any:
-    warmup, *settings = numbers(stage, ("warmup", "scale", "threshold", "momentum", "decay"))
-    chosen = steering.SafetySettings(int(warmup), *settings)
-    return steering.SafeLatentDiffusion(_text(stage, "text"), chosen, target, target.network(DENOISER), strength)
-
-
-def _safree(stage: Mapping[str, Any], target: Any, strength: float) -> Any:
-    encoders = target.info.components(TEXT)
-    if tuple(encoders) != ("text_encoder",):
-        raise Unsupported(f"the guard 'safree' knows models with one text encoder; this one has {len(encoders)}")
-    phrases, alpha, curve = stage.get("phrases"), stage.get("alpha"), safree.CURVES.get(str(stage.get("curve")))
-    if not (isinstance(phrases, list) and phrases and isinstance(alpha, float) and curve):
-        raise CorruptArtifact("the guard 'safree' has no usable phrases or settings")
-    return safree.Safree([str(text) for text in phrases], alpha, curve, target, target.network(DENOISER), strength)
-
-
-def _nag(stage: Mapping[str, Any], target: Any, strength: float) -> Any:
-    settings = attention.NormalisedSettings(*numbers(stage, ("scale", "tau", "alpha")))
-    return attention.NormalisedGuidance(_text(stage, "text"), settings, _attending(stage, target), strength)
-
-
-def _negpip(stage: Mapping[str, Any], target: Any, strength: float) -> Any:
-    (weight,) = numbers(stage, ("weight",))
-    return attention.NegativeInPrompt(_text(stage, "text"), weight, _attending(stage, target), strength)
-
-
-#: what steers a picture in the making
-_STEERING: dict[str, Callable[[Mapping[str, Any], Any, float], Any]] = {
-    "sld": _sld, "safree": _safree, "nag": _nag, "negpip": _negpip,
-}  # fmt: skip
-
-
-def _attending(stage: Mapping[str, Any], target: Any) -> Any:
-    if not target.info.supports(CROSS_ATTENTION):
-        raise Unsupported(
-            f"the guard '{stage['type']}' acts on cross-attention, and {target.info.model} has none of its own"
-        )
-    return target
-
-
-def _text(stage: Mapping[str, Any], name: str) -> str:
-    value = stage.get(name)
-    if not isinstance(value, str) or not value:
-        raise CorruptArtifact(f"the guard '{stage['type']}' has no text")
-    return value
+def _placed(kind: Any, placing: Placing) -> list[Placed]:
+    try:
+        return list(kind.attach(placing))
+    except EraseError:
+        raise
+    except Exception as error:
+        raise PluginError(f"the guard stage '{kind.id}' failed: {first_line(error)}") from error
 
 
 def check_stage(manifest: Manifest, stage: Mapping[str, Any], target: Any, any_base: bool) -> None:
@@ -210,8 +147,9 @@ def check_stage(manifest: Manifest, stage: Mapping[str, Any], target: Any, any_b
 
     Raises:
         BaseMismatch: names it.
+        CorruptArtifact: nothing installed knows its type.
     """
-    if stage["type"] not in _MEASURED:
+    if not getattr(kind_of(stage), "measured", False):
         return
     stored, found = manifest.base.get("fingerprint") or {}, target.fingerprint()
     for component in target.info.components(reads_prompts(target.info)):

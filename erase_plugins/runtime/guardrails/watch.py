@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from erase_plugins.errors import PipelineChanged
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+#: the functions that guards stand around
+ENCODE, GENERATE, DONE = "encode_prompt", "generate", "maybe_free_model_hooks"
 
 
 class Stage(Protocol):
@@ -69,6 +74,40 @@ class Guiding(Quiet):
     def passing(self, rows: int) -> AbstractContextManager[None]:
         """The with-block of a pass of so many rows, all of them asked for."""
         return nullcontext()
+
+
+class End(Quiet):
+    """Tells a stage that the pipeline has finished."""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self.tell = tell
+
+    def before(self, given: dict[str, Any]) -> dict[str, Any]:
+        """The arguments as they are."""
+        self.tell()
+        return given
+
+
+@dataclass(frozen=True)
+class Placing:
+    """A stage of a guard that is to stand in front of a model.
+
+    Attributes:
+        policy: the guard's policy; ``stage`` is one of its stages.
+        target: the loaded model; its ``host`` is the pipeline or module that the user has in hand.
+        strength: 0 is off.
+        key: of words that are hashed; empty without.
+    """
+
+    policy: Mapping[str, Any]
+    stage: Mapping[str, Any]
+    target: Any
+    strength: float
+    key: bytes = b""
+
+
+#: (object, name of its method, what acts around that method, a `Stage`)
+Placed = tuple[Any, str, Any]
 
 
 class Watch:
