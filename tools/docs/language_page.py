@@ -199,7 +199,7 @@ def _run(run: Cell) -> list[str]:
     return [
         f"### {title}, `{run['method']}`", "", f"{options}; {_spent(run)}.", "",
         _table([["", "asked", "right before", "right after", "same answer (exact match)", "word by word"], *(
-            [name, *(str(row[key]) for key in ("n", "right_before", "right_after", "exact_match", "same"))]
+            [name, *(str(row.get(key, "-")) for key in ("n", "right_before", "right_after", "exact_match", "same"))]
             for name, row in groups)]), "",
         _table([["asked", "before", "after"], *(
             [_cell(text) for text in example] for name, row in groups
