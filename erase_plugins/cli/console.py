@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -40,6 +41,12 @@ def state() -> State:
     """Settings of the running command; defaults outside of one."""
     ctx = click.get_current_context(silent=True)
     return ctx.ensure_object(State) if ctx is not None else State()
+
+
+def use_it(*artifacts: str, model: str) -> str:
+    """The line that draws with artifacts; ``model`` is what they were made for, empty if nobody says."""
+    words = ("erase-plugins", "generate", *artifacts, "--model", model or "MODEL", "--prompt")
+    return f"use it: {shlex.join(words)} ... --out picture.png"
 
 
 def say(text: str = "") -> None:

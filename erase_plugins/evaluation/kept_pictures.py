@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from erase_plugins.artifacts.names import LEDGER
 from erase_plugins.engine import disk_cache
 from erase_plugins.engine.precision import computes_half
-from erase_plugins.errors import Unsupported
+from erase_plugins.errors import EraseError
 from erase_plugins.families.hosts import parts_of
 from erase_plugins.runtime.patcher import checksum
 
@@ -38,7 +38,7 @@ def key_of(subject: Any, texts: list[str], settings: Any) -> str | None:
         texts: all prompts.
         settings: whatever else decides the pictures, with a repr that says it.
     """
-    if disk_cache.folder() is None:
+    if disk_cache.folder() is None or (state := state_of(subject)) is None:
         return None
     import diffusers
 
@@ -46,13 +46,10 @@ def key_of(subject: Any, texts: list[str], settings: Any) -> str | None:
     found = hashlib.sha256(f"3 {torch.__version__} {diffusers.__version__} {half} {settings!r}".encode())
     try:
         ids = subject.target.tokens(texts).ids
-    except Unsupported:
+    except EraseError:  # no text encoder, or a prompt that only a pipeline shortens
         return None
     for name in sorted(ids):
         found.update(name.encode() + ids[name].cpu().contiguous().numpy().tobytes())
-    state = state_of(subject)
-    if state is None:
-        return None
     found.update(state)
     return f"drawn-{found.hexdigest()[:32]}"
 

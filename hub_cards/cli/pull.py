@@ -5,8 +5,7 @@ from __future__ import annotations
 import click
 
 from erase_plugins.cli.command import check_output, declare, force_option, quiet_client, saved_facts, stacked
-from erase_plugins.cli.console import emit, human_bytes, say
-from hub_cards.cli import use_it
+from erase_plugins.cli.console import emit, human_bytes, say, use_it
 
 #: which files of an artifact come, and from where
 fetch_options = stacked(

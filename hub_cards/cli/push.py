@@ -12,10 +12,9 @@ from typing import Any
 import click
 
 from erase_plugins.cli.command import declare, dry_run_option, existing, guard_key_option, quiet_client, stacked
-from erase_plugins.cli.console import emit, hint, human_bytes, say, state
+from erase_plugins.cli.console import emit, hint, human_bytes, say, state, use_it
 from erase_plugins.errors import RequestError
 from erase_plugins.plain_text import scrub
-from hub_cards.cli import use_it
 
 #: files of one state that are named; of more the number is told
 _NAMED = 20

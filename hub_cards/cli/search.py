@@ -5,9 +5,8 @@ from __future__ import annotations
 import click
 
 from erase_plugins.cli.command import declare
-from erase_plugins.cli.console import emit, say, table
+from erase_plugins.cli.console import emit, say, table, use_it
 from erase_plugins.plain_text import some
-from hub_cards.cli import use_it
 
 
 @declare("search", example="pizza")

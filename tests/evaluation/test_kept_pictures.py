@@ -13,6 +13,7 @@ from peft import LoraConfig
 import erase_plugins as ep
 from erase_plugins.artifacts import lineage
 from erase_plugins.engine import disk_cache
+from erase_plugins.errors import RequestError
 from erase_plugins.evaluation import kept_pictures, run
 from erase_plugins.evaluation.attacks.controls import Victim
 from erase_plugins.evaluation.attacks.material import drawn_by_base
@@ -216,6 +217,18 @@ def test_what_no_edit_decides_is_drawn_once_for_all_artifacts(subject, monkeypat
     for _ in range(2):
         other.generate(["an owl", "a dog"], [1, 2])
     assert counted == [2] * 6, "an edit's own pictures are never kept"
+
+
+def test_prompts_that_no_key_can_be_made_of_are_drawn_all_the_same(subject, monkeypatch):
+    """ComfyUI's tokenizers refuse what a pipeline shortens."""
+
+    def refused(texts):
+        raise RequestError("too long")
+
+    monkeypatch.setattr(subject.target, "tokens", refused)
+    for _ in range(2):
+        assert subject.generate(["an owl"], [1], edit="off").shape[0] == 1
+    assert not list(disk_cache.folder().glob("drawn-*"))
 
 
 def test_what_ran_under_a_live_lora_is_never_resumed(tmp_path):
