@@ -9,6 +9,8 @@ import torch
 import erase_plugins as ep
 from erase_plugins.errors import CorruptArtifact, PluginError, RequestError, Unsupported
 from erase_plugins.manager import get_manager
+from erase_plugins.runtime.guardrails.attach import carried
+from erase_plugins.runtime.guardrails.watch import Quiet
 from erase_plugins.testing.contract import contract_report
 from tests.evaluation.attacks.stub import tiny_subject
 from tests.outside import erase_image_filter
@@ -90,6 +92,19 @@ def test_suites_go_through_it(tiny_sd1):
     assert float(subject.generate(["a pizza"], [1], edit="on").max()) == 0
 
 
+def test_another_pipeline_of_the_same_parts_is_filtered_too(tiny_sd1):
+    """Attacks draw with such pipelines, which have an image processor of their own."""
+    from diffusers import StableDiffusionPipeline
+
+    pipe = tiny_sd1()
+    other = StableDiffusionPipeline(**pipe.components, requires_safety_checker=False)
+    other.set_progress_bar_config(disable=True)
+    plain = drawn(other)
+    with ep.apply(pipe, guard(pipe)), carried(pipe, other):
+        assert [bool(item.any()) for item in drawn(other)] == [True, False]
+    assert same(drawn(other), plain) and "postprocess" not in vars(other.image_processor)
+
+
 def test_latents_are_refused_and_leave_nothing(tiny_sd1):
     pipe = tiny_sd1()
     with ep.apply(pipe, guard(pipe)), pytest.raises(Unsupported, match="ask for 'pil'"):
@@ -122,13 +137,39 @@ def test_without_the_package_the_guard_is_refused_and_says_why(tiny_sd1, monkeyp
         ep.apply(pipe, made)
 
 
-def test_a_stage_that_breaks_leaves_the_model_alone_and_is_named(tiny_sd1, monkeypatch):
+class Hanging(Quiet):
+    gone = 0
+
+    def detach(self):
+        Hanging.gone += 1
+
+
+@pytest.mark.parametrize(
+    ("attach", "told"),
+    [
+        (lambda *_: 1 / 0, "ZeroDivisionError"),
+        (lambda *_: [("two", "parts")], "ValueError"),
+        (lambda _, placing: [(placing.target.host, "encode_prompts", Hanging())], "AttributeError"),
+        (
+            lambda _, placing: [(placing.target.host, "encode_prompt", Hanging()), (1, "real", Hanging())],
+            "TypeError: Hang",
+        ),
+        (
+            lambda _, placing: [(placing.target.host, "encode_prompt", 1)],
+            "TypeError: int around encode_prompt is no stage",
+        ),
+    ],
+    ids=["error", "form", "name", "no function", "no stage"],
+)
+def test_a_stage_that_breaks_leaves_the_model_alone_and_is_named(tiny_sd1, monkeypatch, attach, told):
     pipe = tiny_sd1()
     made = guard(pipe)
-    monkeypatch.setattr(PictureFilter, "attach", lambda *_: 1 / 0)
-    with pytest.raises(PluginError, match=r"^the guard stage 'picture-filter' failed: ZeroDivisionError"):
+    Hanging.gone = 0
+    monkeypatch.setattr(PictureFilter, "attach", attach)
+    with pytest.raises(PluginError, match=rf"^the guard stage 'picture-filter' failed: {told}"):
         ep.apply(pipe, made)
-    assert not ep.applied(pipe)
+    assert not ep.applied(pipe) and "encode_prompt" not in vars(pipe)
+    assert Hanging.gone == {"AttributeError": 1, "TypeError: Hang": 2}.get(told, 0)
 
 
 def test_the_stage_is_listed_with_its_package():

@@ -13,7 +13,7 @@ from erase_plugins.errors import BaseMismatch, CorruptArtifact, EraseError, Plug
 from erase_plugins.families.capabilities import DENOISER, LANGUAGE, TEXT, reads_prompts
 from erase_plugins.late import FUNCTIONS
 from erase_plugins.plain_text import first_line
-from erase_plugins.runtime.guardrails.watch import DONE, ENCODE, GENERATE, AttachedGuard, Placed, Placing, watch
+from erase_plugins.runtime.guardrails.watch import ENCODE, GENERATE, AttachedGuard, Placed, Placing, Quiet, Watch, watch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,15 +63,27 @@ def carried(host: Any, other: Any) -> Iterator[None]:
     """The guards of a pipeline in front of another one on the same parts too, for the length of a with-block."""
     taken = []
     try:
-        for name in (ENCODE, DONE):
-            for stage in getattr(vars(host).get(name), "stages", ()):
-                watched = watch(other, name)
+        for owner, name, stages in _watched(host, other):
+            for stage in stages:
+                watched = watch(owner, name)
                 watched.enter(stage)
                 taken.append((watched, stage))
         yield
     finally:
         for watched, stage in reversed(taken):
             watched.leave(stage)
+
+
+def _watched(host: Any, other: Any) -> list[tuple[Any, str, list[Any]]]:
+    """(object, name of its method, stages) in ``other`` for all that stands around functions of ``host`` and its parts.
+
+    What both have in common is guarded already.
+    """
+    owners = [(host, other), *((part, getattr(other, name, None)) for name, part in vars(host).items())]
+    return [
+        (mine, name, list(item.stages)) for own, mine in owners if own is not mine and hasattr(own, "__dict__")
+        for name, item in vars(own).items() if isinstance(item, Watch) and hasattr(mine, name)
+    ]  # fmt: skip
 
 
 def component_of(target: Any) -> str:
@@ -134,12 +146,20 @@ def _check_role(kind: Any, target: Any) -> None:
 
 
 def _placed(kind: Any, placing: Placing) -> list[Placed]:
+    found: list[Placed] = []
     try:
-        return list(kind.attach(placing))
+        found += kind.attach(placing)
+        for owner, name, made in found:
+            if not (callable(getattr(owner, name)) and isinstance(made, Quiet)):
+                raise TypeError(f"{type(made).__name__} around {name} is no stage around a function")
     except EraseError:
         raise
     except Exception as error:
+        for item in found:
+            if isinstance(item, tuple) and isinstance(item[-1], Quiet):
+                item[-1].detach()
         raise PluginError(f"the guard stage '{kind.id}' failed: {first_line(error)}") from error
+    return found
 
 
 def check_stage(manifest: Manifest, stage: Mapping[str, Any], target: Any, any_base: bool) -> None:

@@ -20,7 +20,6 @@ class Looking:
     """A type of stage that looks at prompts, and at the answers of language models."""
 
     roles = frozenset({TEXT, LANGUAGE})
-    measured = False
 
     def __init__(self, id_: str, title: str, measured: bool = False) -> None:
         self.id, self.title, self.measured = id_, title, measured

@@ -239,6 +239,15 @@ def test_changed_policies_are_refused(pipe, made, change):
     assert untouched(pipe)
 
 
+def test_a_stage_for_language_models_has_no_place_in_a_pipeline(pipe, made):
+    artifact = made["keyword-guard"]
+    stage = {"type": "refusal-prompt", "text": "Refuse."}
+    changed = artifact.with_manifest(guards=({**artifact.manifest.guards[0], "stages": [stage]},))
+    with pytest.raises(Unsupported, match="'refusal-prompt' speaks to a language model, and this draws"):
+        ep.apply(pipe, changed)
+    assert untouched(pipe)
+
+
 def test_files_for_other_programs_cannot_hold_a_guard(pipe, made, tmp_path):
     with pytest.raises(Unsupported, match="changes no weights, so a kohya file would hold nothing of it"):
         made["keyword-guard"].save(tmp_path / "a", ("kohya",))
@@ -288,6 +297,16 @@ def answer(model, words, *questions, **more):
     given = words(list(questions), return_tensors="pt", padding=True, padding_side="left")
     options = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0, **more}
     return model.generate(input_ids=given["input_ids"], attention_mask=given["attention_mask"], **options), given
+
+
+def test_a_stage_for_pictures_has_no_place_in_front_of_a_language_model(speaker):
+    model, _ = speaker
+    guard = ep.erase(model, ForgetItem("Zorvane", "fact"), "keyword-guard")
+    stage = {"type": "negative-prompt", "text": "Zorvane"}
+    changed = guard.with_manifest(guards=({**guard.manifest.guards[0], "stages": [stage]},))
+    with pytest.raises(Unsupported, match="'negative-prompt' acts on pictures, and this is a language model"):
+        ep.apply(model, changed)
+    assert not ep.applied(model)
 
 
 def test_a_question_is_answered_with_the_refusal_and_others_as_before(speaker):
