@@ -33,7 +33,7 @@ def distributions(ratios: Mapping[str, Sequence[float]], path: Path, title: str 
     axes.axvline(1.0, color="#bbbbbb", linewidth=0.8)
     axes.set_xlabel("truth ratio (true answer / wrong answers)")
     axes.set_ylabel("share of facts")
-    return _saved(figure, axes, path)
+    return _saved(figure, path)
 
 
 def curves(curves: Mapping[str, Mapping[int, float]], path: Path, title: str = "") -> Path:
@@ -50,7 +50,7 @@ def curves(curves: Mapping[str, Mapping[int, float]], path: Path, title: str = "
     axes.set_ylim(0, 1.05)
     axes.set_xlabel("steps of training on other facts")
     axes.set_ylabel("probability of forgotten facts")
-    return _saved(figure, axes, path)
+    return _saved(figure, path)
 
 
 def against(points: Mapping[str, Sequence[tuple[float, float]]], path: Path, title: str = "") -> Path:
@@ -66,7 +66,7 @@ def against(points: Mapping[str, Sequence[tuple[float, float]]], path: Path, tit
                      color=COLOURS.get(name))  # fmt: skip
     axes.set_xlabel("probability of what is forgotten")
     axes.set_ylabel("utility")
-    return _saved(figure, axes, path)
+    return _saved(figure, path)
 
 
 def _axes(title: str) -> tuple[Any, Any]:
@@ -75,14 +75,14 @@ def _axes(title: str) -> tuple[Any, Any]:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtra("the chart", "plots") from error
-    figure = Figure(figsize=(5.6, 3.9), layout="constrained")
+    figure = Figure(figsize=(6.4, 3.9), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set_title(title, fontsize=10)
     return figure, axes
 
 
-def _saved(figure: Any, axes: Any, path: Path) -> Path:
-    axes.legend(fontsize=8)
+def _saved(figure: Any, path: Path) -> Path:
+    figure.legend(fontsize=8, loc="outside right upper")
     figure.savefig(path, format="png", dpi=120, metadata={"Software": STAMP})
     return path
