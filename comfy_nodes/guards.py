@@ -123,13 +123,13 @@ def guarded(clip: Any, artifact: Any, target: Any, any_base: bool) -> tuple[Any,
             if kind in _INSTEAD:
                 how = _INSTEAD[kind].format(text=str(stage.get("text", ""))[:200])
                 raise Unsupported(f"the guard '{kind}' has no place in ComfyUI; {how}")
-            looker = getattr(kind_of(stage), "looker", None)
-            if looker is None:
+            found = kind_of(stage)
+            if not hasattr(found, "looker"):
                 raise Unsupported(f"the guard '{kind}' has no place in ComfyUI; erase the concept")
             if clip is None:
                 raise Unsupported(f"the guard '{kind}' looks at prompts; connect the CLIP of this model")
-            check_stage(artifact.manifest, stage, target, any_base)
-            watches.append(Watch(policy, looker(Placing(policy, stage, target, 1.0)), artifact.manifest.name))
+            check_stage(artifact.manifest, found, target, any_base)
+            watches.append(Watch(policy, found.looker(Placing(policy, stage, target, 1.0)), artifact.manifest.name))
             lines.append(
                 f"guard of {policy['concept']} ({kind}, {policy['action']}): looks at every text that the CLIP behind "
                 "this node encodes; give negative prompts the CLIP in front of it. Nothing is removed from the weights"

@@ -94,8 +94,10 @@ class Subject:
         if self._stage != "base":
             raise RequestError(f"generate() was called inside of a with-block ({self._stage}); use draw() there")
 
+        state = self.under(edit, strength)
+
         def make() -> Any:
-            with self.under(edit, strength):
+            with state:
                 self.queries += len(inputs)
                 return self.draw(inputs, seeds)
 
@@ -103,7 +105,7 @@ class Subject:
             return make()
         from erase_plugins.evaluation import kept_pictures
 
-        settings = (late.VERSION, edit, list(seeds), self.steps, self.guidance, strength)
+        settings = (late.VERSION, edit, list(seeds), self.steps, self.guidance)
         return kept_pictures.once(self, list(inputs), settings, lambda: (make(), {}, {}))[0]
 
     def under(self, edit: str, strength: float | None = None) -> AbstractContextManager[None]:

@@ -108,8 +108,8 @@ def attach_guards(
     try:
         for policy in policies(manifest):
             for stage in policy["stages"]:
-                check_stage(manifest, stage, target, any_base)
                 kind = kind_of(stage)
+                check_stage(manifest, kind, target, any_base)
                 _check_role(kind, target)
                 for owner, name, made in _placed(kind, Placing(policy, stage, target, strength, key)):
                     done.append(AttachedGuard(watch(owner, name), made))
@@ -162,14 +162,13 @@ def _placed(kind: Any, placing: Placing) -> list[Placed]:
     return found
 
 
-def check_stage(manifest: Manifest, stage: Mapping[str, Any], target: Any, any_base: bool) -> None:
+def check_stage(manifest: Manifest, kind: Any, target: Any, any_base: bool) -> None:
     """Refuses a stage that was made with the numbers of another text encoder or language model.
 
     Raises:
         BaseMismatch: names it.
-        CorruptArtifact: nothing installed knows its type.
     """
-    if not getattr(kind_of(stage), "measured", False):
+    if not getattr(kind, "measured", False):
         return
     stored, found = manifest.base.get("fingerprint") or {}, target.fingerprint()
     for component in target.info.components(reads_prompts(target.info)):

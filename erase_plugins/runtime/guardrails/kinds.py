@@ -17,23 +17,17 @@ if TYPE_CHECKING:
 
 
 class Looking:
-    """A type of stage that looks at prompts, and at the answers of language models."""
+    """A type of stage that looks at prompts, and at the answers of language models.
+
+    ``looker`` gives what looks at one text (`erase_plugins.runtime.guardrails.looking.Looker`) for a `Placing`.
+    """
 
     roles = frozenset({TEXT, LANGUAGE})
 
-    def __init__(self, id_: str, title: str, measured: bool = False) -> None:
-        self.id, self.title, self.measured = id_, title, measured
-
-    def looker(self, placing: Placing) -> Looker:
-        """What looks at one text.
-
-        Raises:
-            CorruptArtifact: the stage is damaged.
-            RequestError: hashed keywords without their key.
-        """
-        from erase_plugins.runtime.guardrails.looking import looker
-
-        return looker(placing.policy, placing.stage, placing.target, placing.key)
+    def __init__(
+        self, id_: str, title: str, looker: Callable[[Placing], Looker], measured: bool = False
+    ) -> None:  # fmt: skip
+        self.id, self.title, self.looker, self.measured = id_, title, looker, measured
 
     def attach(self, placing: Placing) -> list[Placed]:
         """In front of the prompts of a pipeline, or around what a language model says."""
@@ -92,6 +86,18 @@ class Steering:
             made.detach()
             raise Unsupported(f"one guard '{self.id}' is in force already; make one for all concepts together")
         return [(host, ENCODE, made), (host, DONE, End(made.end))]
+
+
+def _keyword(placing: Placing) -> Looker:
+    from erase_plugins.runtime.guardrails.looking import by_keyword
+
+    return by_keyword(placing.policy, placing.stage, placing.key)
+
+
+def _embedding(placing: Placing) -> Looker:
+    from erase_plugins.runtime.guardrails.looking import ByEmbedding
+
+    return ByEmbedding(placing.policy, placing.stage, placing.target)
 
 
 def _sld(placing: Placing) -> Any:
@@ -153,8 +159,8 @@ def text_of(stage: Mapping[str, Any]) -> str:
 @hookimpl
 def erase_guard_stages() -> list[Any]:
     return [
-        Looking("keyword", "Looks for words in other spellings"),
-        Looking("embedding", "Looks at the meaning that the model gives a text", measured=True),
+        Looking("keyword", "Looks for words in other spellings", _keyword),
+        Looking("embedding", "Looks at the meaning that the model gives a text", _embedding, measured=True),
         Refusing(),
         Negative(),
         Steering("sld", "Safe latent diffusion", _sld),

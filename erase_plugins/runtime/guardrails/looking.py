@@ -60,14 +60,12 @@ def remembering(seer: Looker) -> Looker:
     return found
 
 
-def looker(policy: Mapping[str, Any], stage: Mapping[str, Any], target: Any, key: bytes) -> Looker:
-    """What looks at prompts for a stage.
+def by_keyword(policy: Mapping[str, Any], stage: Mapping[str, Any], key: bytes) -> KeywordGuard:
+    """Looks for the words of a stage.
 
     Raises:
-        RequestError: its keywords are hashed and no key was given.
+        RequestError: they are hashed and no key was given.
     """
-    if stage["type"] == "embedding":
-        return ByEmbedding(policy, stage, target)
     found = KeywordGuard.from_policy({**policy, "stages": [stage]}, key)
     if found.private and not key:
         raise RequestError("the words of this guard are HMACs: give the file with their key: ", GUARD_KEY)
