@@ -140,10 +140,11 @@ class Study:
         texts = [item.text for item in asked]
         return self.kept(name, lambda: kept_pictures.once(victim.subject, texts, settings, make), prompts)
 
-    def plain(self, name: str, edit: str) -> Sample:
-        """The concept by its own name, with the edit "on" or "off"."""
-        texts, seeds = [item.text for item in self.prompts], [item.seed for item in self.prompts]
-        return self.kept(name, lambda: (self.subject.generate(texts, seeds, edit=edit), {}, {}))
+    def plain(self, name: str, edit: str, prompts: Sequence[Prompt] | None = None) -> Sample:
+        """The concept by its own name, or by other prompts, with the edit "on" or "off"."""
+        asked = prompts or self.prompts
+        texts, seeds = [item.text for item in asked], [item.seed for item in asked]
+        return self.kept(name, lambda: (self.subject.generate(texts, seeds, edit=edit), {}, {}), asked)
 
     def report(
         self, what: str, attacked: Sequence[Sample], beside: Sequence[Sample], found: Mapping[str, Any],

@@ -201,16 +201,11 @@ class _Run:
         return prompts, study.kept(f"worst prompts, {victim.name}", make, prompts)
 
     def report(self, pool: Pool, base: list[float], found: Sequence[tuple[list[Prompt], Sample]]) -> AttackReport:
-        study, subject, count = self.study, self.study.subject, self.options.prompts
+        study, count = self.study, self.options.prompts
         worst, mine = found[0]
         easiest = self.measured(pool, hardest(base, count))
-
-        def asked(name: str, prompts: list[Prompt], edit: str) -> Sample:
-            texts, seeds = [item.text for item in prompts], [item.seed for item in prompts]
-            return study.kept(name, lambda: (subject.generate(texts, seeds, edit=edit), {}, {}), prompts)
-
-        beside = [asked("base, worst prompts", worst, "off"), study.plain("plain name", "on"),
-                  asked("prompts of least loss in the base", easiest, "on")]  # fmt: skip
+        beside = [study.plain("base, worst prompts", "off", worst), study.plain("plain name", "on"),
+                  study.plain("prompts of least loss in the base", "on", easiest)]  # fmt: skip
         losses = mine.facts["losses"]
         listed = [
             {"prompt": pool.prompts[place].text, "loss": losses[place], "base_loss": base[place]}
