@@ -121,6 +121,38 @@ class Asking:
         states = (DESTROYED, REFERENCE) if self.reference is not None else (DESTROYED,)
         return {edit: self.look(f"{name}-{edit}", prompts, edit) for edit in states}
 
+    def control(
+        self, attack: str, state: str, prompts: Sequence[Prompt], given: Sequence[object],
+        make: Callable[[], dict[str, Any]],
+    ) -> dict[str, Any]:  # fmt: skip
+        """What ``make`` gives (JSON-ready) of a control. No edit decides it, so it is kept for other artifacts as well.
+
+        Args:
+            attack: its id.
+            state: "destroyed" or "reference".
+            prompts: what is attacked.
+            given: what else decides the outcome besides model, options and prompts, as reprs say it.
+            make: the work.
+        """
+        from torch import zeros
+
+        from erase_plugins.evaluation import kept_pictures
+        from erase_plugins.evaluation.attacks.controls import control_settings
+
+        owner = self.reference if state == REFERENCE and self.reference is not None else self.subject
+        settings = control_settings(attack, state, owner, self.budget, prompts, given)
+        before = self.queries
+
+        def made() -> tuple[Tensor, dict[str, Any], dict[str, Tensor]]:
+            found = make()
+            return zeros(0), {"found": found, "asked": self.queries - before}, {}
+
+        _, facts, _ = kept_pictures.once(owner, [item.text for item in prompts], settings, made)
+        if self.queries == before:  # they were judged for an earlier artifact, and count all the same
+            self.spent(facts["asked"])
+        found: dict[str, Any] = facts["found"]
+        return found
+
     def report(
         self, attack: str, success: EvalRow, controls: Mapping[str, Sequence[int]], rows: Sequence[EvalRow],
         found: Mapping[str, Any], sheet: Sequence[tuple[str, str]], *, files: Sequence[Attachment] = (),

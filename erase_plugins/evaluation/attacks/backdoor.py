@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from erase_plugins.artifacts.manifest import FILENAME
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.evaluation.attacks.rates import CONCEPT_HELP, FEWEST, REFERENCE, REFERENCE_HELP
 from erase_plugins.hints import Setting
@@ -82,6 +83,7 @@ class Backdoor:
             Unsupported: the base hardly draws the concept, the token cannot be bound, or ``again`` is asked for an
                 artifact that is no method's.
         """
+        from erase_plugins.evaluation.attacks.controls import BASE, Victim
         from erase_plugins.evaluation.attacks.material import concept_lesson, other_lesson
         from erase_plugins.evaluation.attacks.study import Study
 
@@ -91,7 +93,7 @@ class Backdoor:
         count = run.options.pictures
         taught = concept_lesson(subject, run.study.split, count), other_lesson(subject, count)
         beside = [run.study.plain("base", "off"), run.study.plain("plain name", "on")]
-        planted = run.plant(run.study.victims[0], taught)
+        planted = run.plant(Victim(BASE, subject), taught)
         if planted.rate < _BOUND:
             raise Unsupported(
                 f"'{run.options.token}' draws {run.study.split.concept} in {planted.rate:.0%} of the pictures before "
@@ -101,12 +103,12 @@ class Backdoor:
             )
         beside += [
             planted,
-            run.asked(run.study.victims[0], planted, run.study.prompts, "plain name, with the backdoor"),
+            run.asked(run.study.victims[0], planted, taught, run.study.prompts, "plain name, with the backdoor"),
         ]
         found = []
         for victim in run.study.victims:
             own = run.plant(victim, taught) if victim.name == REFERENCE else planted
-            found.append(run.asked(victim, own, run.prompts, f"backdoor, {victim.name}"))
+            found.append(run.asked(victim, own, taught, run.prompts, f"backdoor, {victim.name}"))
         return run.report(found, beside, planted)
 
 
@@ -159,9 +161,15 @@ class _Run:
                 kept = {f"lora.{key}": part.detach().clone() for key, part in adapters.named_parameters().items()}
                 return drawn(subject, self.prompts), facts, kept
 
-        return self.study.kept(name, make, self.prompts)
+        return self.study.attacked(victim, name, make, self._given(taught), self.prompts)
 
-    def asked(self, victim: Victim, planted: Sample, prompts: list[Prompt], name: str) -> Sample:
+    def _given(self, taught: tuple[Lesson, Lesson]) -> tuple[str, ...]:
+        """What decides a backdoor besides the options."""
+        return tuple(item.key for item in taught)
+
+    def asked(
+        self, victim: Victim, planted: Sample, taught: tuple[Lesson, Lesson], prompts: list[Prompt], name: str
+    ) -> Sample:
         """Pictures of a victim that had the backdoor before it was erased, destroyed, or as a reference."""
         from erase_plugins.evaluation.attacks.tuning import drawn
 
@@ -169,11 +177,12 @@ class _Run:
             with self.with_backdoor(victim, planted), victim.exposed():
                 return drawn(victim.subject, prompts), {}, {}
 
-        return self.study.kept(name, make, prompts)
+        return self.study.attacked(victim, name, make, self._given(taught), prompts)
 
     @contextmanager
     def with_backdoor(self, victim: Victim, planted: Sample) -> Iterator[None]:
         """The backdoor in the weights of the base, and with ``again`` an edit that was made from these."""
+        from erase_plugins.evaluation.attacks.controls import EDITED
         from erase_plugins.evaluation.attacks.tuning import lora_of
 
         subject = victim.subject
@@ -183,12 +192,23 @@ class _Run:
         with added(subject, [(slot.ref, delta) for slot in adapters.slots for delta in slot.deltas().values()]):
             try:
                 subject.any_base = True
-                if self.options.again and victim.name != REFERENCE:
-                    self.study.budget.progress("erasing anew", 0, 1)
-                    subject.artifacts = [FUNCTIONS["erase"](subject.pipe, **asked) for asked in _methods(subject)]
+                if self.options.again and victim.name == EDITED:
+                    subject.artifacts = self._anew()
                 yield
             finally:
                 subject.artifacts, subject.any_base = before
+
+    def _anew(self) -> list[Any]:
+        """Artifacts made from the model as it is, with the backdoor; once, also where a run goes on after a kill."""
+        made = []
+        for number, asked in enumerate(_methods(self.study.subject)):
+            place = self.study.budget.work / f"anew-{number}"
+            if (place / FILENAME).is_file():
+                made.append(FUNCTIONS["load"](place))
+                continue
+            self.study.budget.progress("erasing anew", number, len(self.study.subject.artifacts))
+            made.append(FUNCTIONS["erase"](self.study.subject.pipe, **asked, out=place, force=True, resume=True))
+        return made
 
     def report(self, found: list[Sample], beside: list[Sample], planted: Sample) -> AttackReport:
         token = self.options.token

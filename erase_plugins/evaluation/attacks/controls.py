@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from erase_plugins import late
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.precision import AUTO, FULL, settled
 from erase_plugins.errors import RequestError
@@ -21,14 +22,17 @@ if TYPE_CHECKING:
     from erase_plugins.evaluation.prompts import Prompt
     from erase_plugins.evaluation.run import Subject
 
-EDITED = "edited"
+EDITED, BASE = "edited", "base"
 #: what a control shows more often than this is said in a warning
 _TEACHES = 0.1
 
 
 @dataclass(frozen=True)
 class Victim:
-    """A model under attack: "edited", "destroyed" (value projections shuffled) or "reference" (never saw it)."""
+    """A model under attack: "edited", "destroyed" (value projections shuffled) or "reference" (never saw it).
+
+    "base" is the subject without its edit, where an attack does to it what it does to the others.
+    """
 
     name: str
     subject: Subject
@@ -36,7 +40,7 @@ class Victim:
     @property
     def state(self) -> str:
         """Of the subject: "on", "destroyed" or "off"."""
-        return {EDITED: "on", DESTROYED: "destroyed", REFERENCE: "off"}[self.name]
+        return {EDITED: "on", DESTROYED: "destroyed"}.get(self.name, "off")
 
     @contextmanager
     def exposed(self) -> Iterator[None]:
@@ -84,6 +88,27 @@ def control_warnings(success: EvalRow, controls: list[tuple[Victim, EvalRow]]) -
             "the option reference names a model that never saw the concept"
         )
     return told
+
+
+def control_settings(
+    attack: str, name: str, owner: Subject, budget: Budget, prompts: Sequence[Prompt], given: Sequence[object]
+) -> tuple[object, ...]:
+    """What decides the outcome of an attack on a model that no edit touches, besides model and texts, as reprs say it.
+
+    Args:
+        attack: its id.
+        name: of the outcome.
+        owner: whose pictures they are.
+        budget: of the run.
+        prompts: what is drawn.
+        given: what else decides it.
+    """
+    options, judge = dict(budget.options), owner.judge
+    options.pop("reference", None)  # its weights are in the key
+    return (
+        late.VERSION, attack, name, sorted(options.items()), budget.name, [item.seed for item in prompts],
+        owner.seed, owner.steps, owner.guidance, judge.id, judge.fingerprint, *given,
+    )  # fmt: skip
 
 
 def run_context(attack: str, budget: Budget, stage: str, subject: Subject) -> RunContext:

@@ -39,8 +39,6 @@ _SETS = 26
 #: share of the way back to noise in image to image
 _NOISE = 0.8
 _DRAWN = 0.2
-#: the base may do in its turn what the victims do
-_BASE = "base"
 
 
 @dataclass(frozen=True)
@@ -93,13 +91,13 @@ class EditAttack:
                 missing[name] = f"it draws by a way of its own, past the guard {guards}"
                 continue
             try:
-                tried[name] = [run.edited(who, first, name, way) for who in (None, *run.study.victims)]
+                tried[name] = [run.edited(who, first, name, way) for who in run.everyone]
             except Unsupported as error:
                 missing[name] = stored(error)
         if not tried:
             raise Unsupported(f"no way of editing is there for {subject.model}: {next(iter(missing.values()))}")
         best = max(tried, key=lambda name: (tried[name][1].rate - tried[name][-1].rate, tried[name][1].rate))
-        found = [run.edited(who, second, f"{best} again", run.ways[best]) for who in (None, *run.study.victims)]
+        found = [run.edited(who, second, f"{best} again", run.ways[best]) for who in run.everyone]
         return run.report(found, beside, tried, best, missing)
 
 
@@ -118,6 +116,13 @@ class _Run:
             PAINTED: partial(_redrawn, level=None),
         }
 
+    @property
+    def everyone(self) -> list[Victim]:
+        """The base and the victims."""
+        from erase_plugins.evaluation.attacks.controls import BASE, Victim
+
+        return [Victim(BASE, self.study.subject), *self.study.victims]
+
     def begin(self, number: int) -> Lesson:
         """Set ``number`` of pictures of other things, as the base draws them, as many as are measured."""
         from erase_plugins.evaluation.attacks.material import lesson
@@ -131,19 +136,16 @@ class _Run:
         """One prompt that names the concept for each picture."""
         return self.study.split.measured(len(begin.prompts), self.study.subject.seed + 7)
 
-    def edited(self, victim: Victim | None, begin: Lesson, name: str, way: Callable[..., Tensor]) -> Sample:
-        """What a victim, or the base (None), makes of pictures; judged by whether they show the concept."""
+    def edited(self, victim: Victim, begin: Lesson, name: str, way: Callable[..., Tensor]) -> Sample:
+        """What a victim, or the base, makes of pictures; judged by whether they show the concept."""
         prompts = self.asked(begin)
         captions = [item.text for item in begin.prompts]
 
         def make() -> tuple[Tensor, dict[str, Any], dict[str, Tensor]]:
-            subject = self.study.subject if victim is None else victim.subject
-            with subject.under("off") if victim is None else victim.exposed():
-                subject.queries += len(prompts)
-                return way(subject, prompts, begin.pictures, captions), {}, {}
+            with victim.exposed():
+                victim.subject.queries += len(prompts)
+                return way(victim.subject, prompts, begin.pictures, captions), {}, {}
 
-        if victim is None:
-            return self.study.kept(f"{name}, {_BASE}", make, prompts)
         return self.study.attacked(victim, f"{name}, {victim.name}", make, (begin.key,), prompts)
 
     def report(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,11 @@ class Targets:
     prompts: list[Prompt]
     places: list[int]
     latents: Tensor
+
+    @property
+    def key(self) -> str:
+        """Tells these latents from any other."""
+        return hashlib.sha256(self.latents.cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins import late
 from erase_plugins.engine.checkpoint import Checkpoint
 from erase_plugins.evaluation import kept_pictures
-from erase_plugins.evaluation.attacks.controls import EDITED, Victim, control_warnings, victims
+from erase_plugins.evaluation.attacks.controls import EDITED, Victim, control_settings, control_warnings, victims
 from erase_plugins.evaluation.attacks.material import Split, split_prompts
 from erase_plugins.evaluation.attacks.rates import (
     FEWEST,
@@ -123,20 +122,15 @@ class Study:
         self, victim: Victim, name: str, make: Callable[[], tuple[Tensor, dict[str, Any], dict[str, Tensor]]],
         given: Sequence[Any], prompts: Sequence[Prompt] | None = None,
     ) -> Sample:  # fmt: skip
-        """As `kept`. What is made of a control no edit decides, so that it is kept for other artifacts as well.
+        """As `kept`. What is made of base or control no edit decides, so that it is kept for other artifacts as well.
 
         Args:
             given: what else decides the outcome besides victim, options of the attack and prompts, as reprs say it.
         """
         if victim.name == EDITED:
             return self.kept(name, make, prompts)
-        asked, options, judge = prompts or self.prompts, dict(self.budget.options), self.subject.judge
-        del options["reference"]
-        settings = (
-            late.VERSION, self.attack.id, name, sorted(options.items()), self.budget.name,
-            [item.seed for item in asked],
-            victim.subject.seed, victim.subject.steps, victim.subject.guidance, judge.id, judge.fingerprint, *given,
-        )  # fmt: skip
+        asked = prompts or self.prompts
+        settings = control_settings(self.attack.id, name, victim.subject, self.budget, asked, given)
         texts = [item.text for item in asked]
         return self.kept(name, lambda: kept_pictures.once(victim.subject, texts, settings, make), prompts)
 

@@ -116,8 +116,11 @@ class UnlearnDiffAtk:
         for state, hits in before.items():
             first = hits if state == REFERENCE else [hits[place] for place in targets.places]
             owner = asking.reference if state == REFERENCE and asking.reference is not None else subject
-            table = word_table(owner.target, forbidden)
-            results[state] = Prefixes(asking, state, owner, targets, schedule, table, first).run()
+            search = Prefixes(asking, state, owner, targets, schedule, word_table(owner.target, forbidden), first)
+            given = (schedule, targets.key, first)
+            results[state] = (
+                search.run() if state == ON else asking.control(self.id, state, targets.prompts, given, search.run)
+            )
         return _report(asking, targets, plain, results, schedule)
 
 

@@ -70,14 +70,25 @@ def test_again_erases_from_the_model_with_the_backdoor(monkeypatch, again):
     subject, _ = scripted(monkeypatch, lambda text, stage: stage == "base")
     made = []
 
-    def erase(pipe, **asked):
-        made.append({**asked, "concepts": [item.text for item in asked["concepts"]]})
-        return subject.artifacts[0]
+    def erase(pipe, *, out, force, resume, **asked):
+        made.append((asked["method"], [item.text for item in asked["concepts"]]))
+        return subject.artifacts[0].save(out, force=force)
 
     monkeypatch.setitem(backdoor.FUNCTIONS, "erase", erase)
     found = run_attack(Backdoor(), lambda: subject, SMALL, settings={**CHEAP, "again": again})
     assert found.success.value == 0.0 and found.found["again"] is again
-    assert ([(item["method"], item["concepts"]) for item in made[:1]] == [("uce", ["owl"])]) is again
+    assert made == ([("uce", ["owl"])] if again else []), "once for both words, and not for controls"
+
+
+def test_for_another_artifact_nothing_is_bound_again(monkeypatch):
+    reports, stages = [], []
+    for _ in range(2):
+        subject, asked = scripted(monkeypatch, lambda text, stage: stage == "base")
+        reports.append(run_attack(Backdoor(), lambda subject=subject: subject, SMALL, settings=CHEAP))
+        stages.append([stage for stage, _, _ in asked])
+    assert {"base", "destroyed", "edited"} == set(stages[0]) and set(stages[1]) == {"edited"}
+    assert reports[0].queries == reports[1].queries and reports[0].passes == reports[1].passes
+    assert reports[0].rows == reports[1].rows
 
 
 def test_a_token_that_could_not_be_bound_says_nothing(monkeypatch):

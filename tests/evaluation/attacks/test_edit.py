@@ -52,6 +52,20 @@ def test_the_way_with_the_largest_excess_is_measured_again(monkeypatch, tmp_path
     assert {item.name for item in tmp_path.iterdir()} == {"attack-edit.json", *EditAttack.attachments}
 
 
+def test_for_another_artifact_nothing_is_done_to_base_and_controls_again(monkeypatch, anything):
+    stages = []
+
+    def drawn(subject, prompts, pictures, **more):
+        stages.append(subject._stage)
+        return torch.zeros_like(pictures)
+
+    for name in ("ledits", "_masactrl", "_redrawn"):
+        monkeypatch.setattr(edit, name, lambda s, p, x, captions, **more: drawn(s, p, x))
+    reports = [run_attack(EditAttack(), lambda: tiny_subject(shared_pipeline("tiny_sd1")), SMALL) for _ in range(2)]
+    assert sorted(stages) == sorted(5 * ["base", "destroyed"] + 2 * 5 * ["edited"])
+    assert reports[0].queries == reports[1].queries and reports[0].rows == reports[1].rows
+
+
 def test_a_way_that_is_not_there_is_said_and_none_is_refused(monkeypatch, anything):
     def missing(*more, **options):
         raise Unsupported("no such pipeline")

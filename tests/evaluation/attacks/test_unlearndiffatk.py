@@ -9,9 +9,12 @@ import pytest
 import torch
 
 from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.evaluation.attack import run_attack
 from erase_plugins.evaluation.attacks import prefix, unlearndiffatk, vocabulary
 from erase_plugins.evaluation.attacks.unlearndiffatk import UnlearnDiffAtk, UnlearnDiffAtkOptions
+from erase_plugins.testing.models import shared_pipeline
 from tests.evaluation.attacks.fakes import Subject, budget_of
+from tests.evaluation.attacks.stub import tiny_subject
 
 WORDS = tuple(f"w{number}" for number in range(6))
 
@@ -109,6 +112,25 @@ def test_pictures_are_drawn_only_if_the_words_are_new_and_better_or_the_last(stu
     looks = [len(texts) for edit, texts, _ in subject.asked if edit == "on"][1:]
     assert looks == [2, 2, 2, 4] and report.success.value == 0.0
     assert report.details["spent"]["skipped"] == 2 * 6
+
+
+def test_controls_are_kept_for_other_artifacts_and_count_all_the_same(stubs, monkeypatch):
+    reports, states = [], []
+    for seed in (0, 0, 1):
+        subject = tiny_subject(shared_pipeline("tiny_sd1"), lambda picture: int(bool(picture.max() > 0)), seed=seed)
+        drawn = subject.draw
+
+        def shown(prompts, seeds, cond=None, subject=subject, drawn=drawn):
+            return torch.full_like(drawn(prompts, seeds, cond), 0.0 if subject._stage == "base" else 1.0)
+
+        monkeypatch.setattr(subject, "draw", shown)
+        given = {"timesteps": 2, "steps": 2, "words": 1}
+        reports.append(run_attack(UnlearnDiffAtk(), lambda subject=subject: subject, 40, settings=given))
+        states.append({state for state, *_ in stubs.active})
+        del stubs.active[:]
+    assert states == [{"on", "destroyed"}, {"on"}, {"on", "destroyed"}], "of another seed nothing is known"
+    assert (reports[0].queries, reports[0].passes) == (reports[1].queries, reports[1].passes)
+    assert reports[0].rows == reports[1].rows and reports[0].details == reports[1].details
 
 
 def test_a_killed_run_goes_on(stubs, tmp_path):
