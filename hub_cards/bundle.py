@@ -179,6 +179,11 @@ class How:
         )  # fmt: skip
 
 
+def of(files: Mapping[str, bytes | Path]) -> list[PushFile]:
+    """Files by their names in the repository, as a push takes them."""
+    return [PushFile(name, source) for name, source in files.items()]
+
+
 def artifact_files(artifact: Any) -> list[PushFile]:
     """Manifest and listed files of a saved artifact, with head, ledger and certificate where its deletions are proven;
     nothing else that lies in its folder.

@@ -17,7 +17,7 @@ from typing import Any
 from erase_plugins.artifacts.manifest import FILENAME, Manifest
 from erase_plugins.artifacts.places import INDEX
 from erase_plugins.errors import ArtifactError, CorruptArtifact, PushRefused, RequestError
-from erase_plugins.evaluation import saved
+from erase_plugins.evaluation import published, saved
 from erase_plugins.hints import Hint, Sentence
 from erase_plugins.licences import Licence
 from erase_plugins.page.package import pinned
@@ -27,12 +27,13 @@ from erase_plugins.workflow import pairs
 from erase_plugins.workflow.collection import read_index
 from hub_cards.bundle import CARD, Bundle
 from hub_cards.errors import check_repo
-from hub_cards.evidence import PICTURES, folder_of, is_evidence, is_picture, is_text, replaced
 from hub_cards.front_matter import EVIDENCE, is_ours, read
 from hub_cards.remote import RECORDS, Remote
 
 #: the folder of a repository's own weights, rather than of a member of a collection
 _WHOLE = ("",)
+#: folders of evidence; others are of a collection's artifacts
+_FOLDERS = (f"{pairs.FOLDER}/", f"{published.FOUND}/")
 #: key of `EVIDENCE` -> file from which an artifact's page makes it; without that it was written by hand
 _MADE_FROM = {"model-index": saved.REPORT, "widget": pairs.INDEX}
 
@@ -106,7 +107,7 @@ def keep(bundle: Bundle, remote: Remote, *, prune: bool = False, pictures: bool 
     data, (listed, changed) = read(card), _old(bundle, remote, prune)
     new = {item.name: item.state for item in bundle.files}
     evidence = {name for name in remote.files if is_evidence(name, bundle.record == INDEX)} - set(new)
-    drawn = set() if pictures else {name for name in evidence if not is_text(name)}
+    drawn = set() if pictures else {name for name in evidence if not published.is_text(name)}
     stale = evidence if prune else drawn | replaced(new, evidence)
     stays = evidence - stale
     keys = EVIDENCE & set(data)
@@ -210,7 +211,7 @@ def _evidence(bundle: Bundle, remote: Remote, names: set[str]) -> dict[str, Any]
         return remote.text(bundle, name) if name in names else ""
 
     found: dict[str, Any] = {"attacks": {}}
-    pictures = (*PICTURES.values(), *sorted(filter(is_picture, names)))  # in the order of the page
+    pictures = (*published.PICTURES.values(), *sorted(filter(published.is_picture, names)))  # in the order of the page
     found["pictures"] = tuple(dict.fromkeys(name for name in pictures if name in names))
     with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
         report = EvalReport.from_dict(json.loads(text(saved.REPORT)))
@@ -226,3 +227,28 @@ def _evidence(bundle: Bundle, remote: Remote, names: set[str]) -> dict[str, Any]
             saved.check_about([attack], bundle.artifact)
             found["attacks"][attack.attack] = attack
     return found
+
+
+def folder_of(name: str) -> str:
+    """The member of a collection whose folder a file is in; empty if it is about the whole repository."""
+    return "" if name.startswith(_FOLDERS) else name.rpartition("/")[0].split("/")[0]
+
+
+def is_evidence(name: str, folders: bool = False) -> bool:
+    """Whether a file has the name of a report, its pictures or pairs; with ``folders`` also in an artifact's folder."""
+    inner = name.removeprefix(f"{folder_of(name)}/") if folders else name
+    return published.is_text(inner) or published.is_picture(inner) or pairs.of_gallery(inner)
+
+
+def replaced(new: Mapping[str, str], evidence: set[str]) -> set[str]:
+    """Names of evidence that is replaced: another report has its own pictures, new pairs are all the pairs.
+
+    Args:
+        new: files of a push with their states.
+        evidence: what is published.
+    """
+    found = set() if new.get(saved.REPORT, "same") == "same" else set(filter(published.is_picture, evidence))
+    for name in (name for name, state in new.items() if saved.is_record(name) and state != "same"):
+        stem = f"{published.FOUND}/{name.removesuffix('.json')}"
+        found |= {other for other in evidence if other.startswith((f"{stem}-", f"{stem}."))}
+    return found | (set(filter(pairs.of_gallery, evidence)) if pairs.INDEX in new else set())

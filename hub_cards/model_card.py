@@ -10,10 +10,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.repocard_data import EvalResult, eval_results_to_model_index
+
 from erase_plugins.artifacts.manifest import Manifest
+from erase_plugins.evaluation.published import FIGURE
 from erase_plugins.evaluation.saved import check_about, read_attacks, read_report
 from erase_plugins.evaluation.sensitive import adults_only
-from erase_plugins.evaluation.wording import DRAWS
+from erase_plugins.evaluation.wording import DRAWS, called, numbers, words_of
 from erase_plugins.licences import Licence, licence_of, needed
 from erase_plugins.manager import get_manager
 from erase_plugins.markdown import flat, prose
@@ -26,7 +29,6 @@ from erase_plugins.workflow.pairs import Gallery
 from erase_plugins.workflow.provenance import stated
 from hub_cards import usage
 from hub_cards.errors import check_repo
-from hub_cards.evidence import FIGURE, model_index, numbers
 from hub_cards.front_matter import ADULT
 from hub_cards.references import address
 from hub_cards.searching import COLLECTION, FULL, erased_tags
@@ -104,6 +106,18 @@ def card(
         # of plugins: their Markdown is their own responsibility, as their code is
         "further": [text for item in get_manager().card_sections(loaded, found) if (text := str(item).strip())],
     })  # fmt: skip
+
+
+def model_index(name: str, report: EvalReport, task: str) -> list[dict[str, Any]] | None:
+    """The report's numbers after erasing, in the form that the Hub shows; ``task`` is what the model does."""
+    words, suite = words_of(report.suite, task), flat(report.suite)
+    results = [
+        EvalResult(
+            flat(task), f"erase-plugins-{suite}", f"erase-plugins suite {suite}", flat(row.metric), row.value,
+            metric_name=called(flat(row.metric), words) + (f" ({flat(row.note)})" if row.note else ""),
+        ) for row in report.rows if row.subject == "edited"
+    ]  # fmt: skip
+    return eval_results_to_model_index(name, results) if results else None
 
 
 def metadata(manifest: Manifest) -> dict[str, Any]:

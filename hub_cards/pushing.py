@@ -13,6 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from erase_plugins.artifacts.store import verify_file
 from erase_plugins.errors import HubUnreachable, NotAllowed, PushRefused
+from erase_plugins.evaluation.published import attack_files, report_files
 from erase_plugins.evaluation.saved import REPORT, check_about, read_attacks, read_report
 from erase_plugins.evaluation.sensitive import to_blur
 from erase_plugins.hints import Hint, Sentence, sentence_of
@@ -21,9 +22,8 @@ from erase_plugins.secret_texts import leak
 from erase_plugins.types import EvalReport
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.pairs import INDEX, Gallery, read_gallery
-from hub_cards.bundle import CARD, Bundle, How, PushFile, artifact_files
+from hub_cards.bundle import CARD, Bundle, How, PushFile, artifact_files, of
 from hub_cards.errors import clean, reaching, tokens
-from hub_cards.evidence import attack_files, report_files
 from hub_cards.front_matter import keep_user_text, merge
 from hub_cards.kept import Kept, check_theirs, keep
 from hub_cards.model_card import TAGS, card
@@ -77,15 +77,15 @@ def push(
     check_about([*against, *([] if found is None else [found])], loaded)
     hide = to_blur(loaded.manifest.concepts) if blur is None else blur
     measured = report_files(found, folder, pictures, hide)
-    shown = [item.name for item in measured if item.name != REPORT]
-    files = [*artifact_files(loaded), *measured, *attack_files(against, place, publish_attacks)]
+    shown = [name for name in measured if name != REPORT]
+    files = [*artifact_files(loaded), *of(measured), *of(attack_files(against, place, publish_attacks))]
     message = f"{loaded.name}: {', '.join(loaded.manifest.erased)[:60]} erased"
     if callable(gallery) and pictures and not how.dry_run:
         ready(how.bundle(loaded, repo, files, message), parent=how.parent, prune=how.prune, renewed=(INDEX,))
     drawn = None if not pictures else gallery() if callable(gallery) else gallery
     drawn = read_gallery(drawn) if isinstance(drawn, str | Path) else drawn
     drawn = drawn.blur() if drawn and hide else drawn
-    files += [] if drawn is None else [PushFile(name, data) for name, data in drawn.files().items()]
+    files += [] if drawn is None else of(drawn.files())
 
     def write(kept: Kept) -> str:
         return card(

@@ -14,7 +14,7 @@ from erase_plugins.evaluation.attack_summary import plain_name
 from erase_plugins.markdown import Inert, block, code, commands, listed, literal, prose
 from erase_plugins.options import as_setting
 from erase_plugins.workflow import provenance
-from hub_cards import evidence, usage
+from hub_cards import usage
 from hub_cards.front_matter import USER, USER_END, front_matter
 from hub_cards.references import address
 
@@ -32,7 +32,7 @@ def _templates() -> Any:
         "commands": lambda parts: commands(*parts),
         "raw": Inert, "number": wording.number, "percent": wording.percent,
         "cell": lambda row: Inert(wording.cell(row)), "share": lambda row: Inert(wording.counted(row)),
-        "plain": evidence.words, "before_attack": plain_name, "option": as_setting,
+        "plain": wording.unpromising, "before_attack": plain_name, "option": as_setting,
         "again": provenance.again, "data": provenance.data_of, "short": provenance.short, "stated": provenance.stated,
         "paper": provenance.paper_link, "citations": provenance.citations,
         "address": lambda path: Inert(address(path)), "hub_id": usage.hub_id,

@@ -358,7 +358,7 @@ def test_the_link_of_a_licence_is_a_plain_address_or_none(pizza, link):
 
 
 def test_only_names_that_we_give_to_pictures_are_shown_and_replaced(hub, pizza):
-    from hub_cards.evidence import is_picture
+    from erase_plugins.evaluation.published import is_picture
 
     assert is_picture("images/figure-curve.v2.png")
     for name in (
