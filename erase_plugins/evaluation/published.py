@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.links import is_inside
+from erase_plugins.errors import ArtifactError
 from erase_plugins.evaluation.attack_summary import without_found
-from erase_plugins.evaluation.saved import REPORT, is_record, record_name
+from erase_plugins.evaluation.saved import MOST, REPORT, check_about, is_record, parse, record_name
 from erase_plugins.evaluation.sensitive import blurred, is_png
 from erase_plugins.types import AttackReport, EvalReport
 
@@ -47,6 +51,12 @@ def report_files(
     return found
 
 
+def titles(report: EvalReport | None) -> dict[str, str]:
+    """Names of published pictures that have a title -> it."""
+    attached = {} if report is None else report.attached
+    return {FIGURE.format(name): str(entry.get("title", "")) for name, entry in attached.items()}
+
+
 def attack_files(reports: Iterable[AttackReport], folder: Path | None, found: bool) -> dict[str, bytes | Path]:
     """Reports of attacks; with ``found`` also what they found, in a folder of its own."""
     files: dict[str, bytes | Path] = {}
@@ -71,3 +81,40 @@ def is_text(name: str) -> bool:
     """Whether a published file has the name of a report, of an attack's too, or of what one found."""
     folder, _, inner = name.rpartition("/")
     return name == REPORT or is_record(name) or (folder == FOUND and _FOUND_NAME.fullmatch(inner) is not None)
+
+
+def replaced(new: Mapping[str, str], there: Collection[str]) -> set[str]:
+    """Published files that are replaced with others: another report has its own pictures, another attack finds its own.
+
+    Args:
+        new: files of a push with their states.
+        there: what is published.
+    """
+    found = set() if new.get(REPORT, "same") == "same" else set(filter(is_picture, there))
+    for name in (name for name, state in new.items() if is_record(name) and state != "same"):
+        stem = f"{FOUND}/{name.removesuffix('.json')}"
+        found |= {other for other in there if other.startswith((f"{stem}-", f"{stem}."))}
+    return found
+
+
+def read_back(names: Collection[str], text: Callable[[str], str], artifact: Artifact) -> dict[str, Any]:
+    """Of published files, what is sound and about an artifact: its ``report``, ``pictures`` and ``attacks`` by id.
+
+    Args:
+        names: what is published.
+        text: reads such a file.
+        artifact: what they have to be about.
+    """
+    pictures = (*PICTURES.values(), *sorted(filter(is_picture, names)))  # in the order of the page
+    shown = tuple(dict.fromkeys(item for item in pictures if item in names))
+    found: dict[str, Any] = {"pictures": shown, "attacks": {}}
+    with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        report = EvalReport.from_dict(json.loads(text(REPORT) if REPORT in names else ""))
+        if not report.artifacts or artifact.manifest.name in report.artifacts:
+            found["report"] = report
+    for name in sorted(filter(is_record, names))[:MOST]:
+        with suppress(ArtifactError):
+            attack = parse(name, text(name))
+            check_about([attack], artifact)
+            found["attacks"][attack.attack] = attack
+    return found

@@ -12,15 +12,15 @@ from huggingface_hub import ModelCard, constants
 
 import hub_cards
 from erase_plugins import Concept, EvalReport, hookimpl
+from erase_plugins.artifacts.reference import Source, parse
 from erase_plugins.concept_text import read_concept
 from erase_plugins.errors import ArtifactError, PushRefused, RequestError
 from erase_plugins.evaluation.wording import number
 from erase_plugins.licences import Licence
 from erase_plugins.markdown import block, commands, flat, literal, prose
+from erase_plugins.page.space import readme
 from erase_plugins.types import AttackReport, Certificate, DataRef, EvalRow, ForgetItem
 from erase_plugins.workflow.pairs import Gallery, Pair, names
-from hub_cards.references import Source, parse
-from hub_cards.space import readme
 from tests.hub.conftest import REPO
 
 ROWS = (
