@@ -76,8 +76,9 @@ def _fetched(pulling: Any, spec: str, members: Sequence[str], offline: bool) -> 
 
 def _by_hand(source: Any, reason: str) -> str:
     from erase_plugins.artifacts.manifest import FILENAME
+    from erase_plugins.artifacts.reference import address
 
-    folder, page = folder_name(source.repo), part("references").address(source.repo).partition("//")[2]
+    folder, page = folder_name(source.repo), address(source.repo).partition("//")[2]
     return Sentence(
         reason,
         f"; or copy {FILENAME} and the .safetensors files of {page} by hand into "

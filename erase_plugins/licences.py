@@ -81,16 +81,19 @@ def licence_of(base: Mapping[str, Any], given: str | Licence | None = None) -> L
     return next((licence for start, licence in known().items() if name.startswith(start)), None)
 
 
-def needed(base: Mapping[str, Any], given: str | Licence | None) -> Licence:
+def needed(base: Mapping[str, Any], given: str | Licence | None, reason: str = "") -> Licence:
     """The licence to publish under.
+
+    Args:
+        base: what the manifest says of the base model.
+        given: as for `licence_of`.
+        reason: why nobody but the user knows it; by default that the one of the base model is not known here.
 
     Raises:
         PushRefused: it is not known.
     """
     found = licence_of(base, given)
     if found is None:
-        name = code(base.get("model"))
-        raise PushRefused(
-            f"the licence of the base model {name} is not known here; ", Hint("license", "ID", before="name it with")
-        )
+        reason = reason or f"the licence of the base model {code(base.get('model'))} is not known here"
+        raise PushRefused(f"{reason}; ", Hint("license", "ID", before="name it with"))
     return found

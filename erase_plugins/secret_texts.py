@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -11,10 +12,17 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any, BinaryIO
 
+from erase_plugins.errors import PushRefused
+from erase_plugins.hints import Hint, Sentence
+from erase_plugins.plain_text import one_line, scrub
+
 #: vocabularies hold pieces of everything that was ever written
 _VOCABULARIES = ("vocab.json", "merges.txt", "tokenizer.json", ".model")
 #: archives and pictures: their bytes look like anything
 _BINARY = (".zip", ".png", ".jpg", ".gif", ".npz", ".bin")
+_LINK = re.compile(r"\b[a-z]+://\S+")
+#: characters of an access token at least
+_SHORTEST = 8
 OWN_TOKEN = "your access token"
 
 #: what gives access to something; never sent
@@ -47,6 +55,38 @@ def secret_in(text: str, personal: bool = False) -> tuple[str, bool] | None:
     """
     kinds = KEYS if personal else {**KEYS, **PERSONAL}
     return next(((what, what in PERSONAL) for what, pattern in kinds.items() if re.search(pattern, text)), None)
+
+
+def own_tokens() -> set[str]:
+    """The access tokens of the Hub that this process knows."""
+    from huggingface_hub import get_token
+
+    found = {get_token() or "", *(os.getenv(name, "") for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"))}
+    return {text.strip() for text in found if len(text.strip()) >= _SHORTEST}
+
+
+def clean(text: object) -> str:
+    """A text of the Hub's client on one line, without tokens, links and folders."""
+    plain = _LINK.sub("", str(text))
+    for token in own_tokens():
+        plain = plain.replace(token, "***")
+    return one_line(scrub(plain))[:300]
+
+
+def refuse(name: str, file: BinaryIO, tokens: Iterable[str] = (), personal: bool = False) -> None:
+    """Refuses a file with something that should not be published.
+
+    Args:
+        name, file, tokens, personal: as for `leak`.
+
+    Raises:
+        PushRefused: names the file, the kind of what is in it and where; the text itself is not shown.
+    """
+    found = leak(name, file, tokens, personal)
+    if found is not None:
+        public = Sentence("take it out, or add ", Hint("personal"), " if it may be public")
+        way = public if found[2] else "take it out and make the key void"
+        raise PushRefused(f"{found[0]} holds {found[1]}; ", way, "; nothing was sent")
 
 
 def leak(name: str, file: BinaryIO, tokens: Iterable[str] = (), personal: bool = False) -> tuple[str, str, bool] | None:

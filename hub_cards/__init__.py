@@ -16,12 +16,12 @@ from erase_plugins.hookspecs import hookimpl
 _PUBLIC = {
     "card": "hub_cards.model_card",
     "draw_pairs": "erase_plugins.workflow.pairs",
-    "merged": "hub_cards.collections",
+    "merged": "hub_cards.pulling",
     "pull": "hub_cards.pulling",
-    "pull_collection": "hub_cards.collections",
+    "pull_collection": "hub_cards.pulling",
     "push": "hub_cards.pushing",
-    "push_collection": "hub_cards.collections",
-    "push_merged": "hub_cards.checkpoint",
+    "push_collection": "hub_cards.others",
+    "push_merged": "hub_cards.others",
     "search": "hub_cards.searching",
 }
 #: command -> one line of help; the modules in hub_cards.cli are imported when the command is used
@@ -58,7 +58,7 @@ def erase_cli_commands(cli: Any) -> None:
 
 @hookimpl
 def erase_resolve_artifact(reference: str) -> Path | None:
-    from hub_cards.references import SCHEME
+    from erase_plugins.artifacts.reference import SCHEME
 
     if not reference.startswith(SCHEME):
         return None

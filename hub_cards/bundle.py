@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
+from erase_plugins.artifacts.links import GIT_ID, announced_hash
 from erase_plugins.artifacts.manifest import FILENAME
-from erase_plugins.errors import ArtifactError, RequestError
-from erase_plugins.hints import Command, Hint
+from erase_plugins.artifacts.reference import check_repo
+from erase_plugins.errors import RequestError
+from erase_plugins.hints import Hint
 from erase_plugins.page.package import pinned
-from erase_plugins.records.release import PROOF, is_proven
-from hub_cards.errors import check_repo
-
-#: characters of the id of a file that is not in LFS
-GIT_ID = 40
-CARD = "README.md"
+from erase_plugins.workflow.artifacts import whole
 
 
 @dataclass(frozen=True)
@@ -41,19 +37,14 @@ class PushFile:
 
     def hashed(self) -> PushFile:
         """The file with its SHA-256."""
-        return self if self.sha256 else replace(self, sha256=self._digest(hashlib.sha256))
+        return self if self.sha256 else replace(self, sha256=self.hash_like(""))
 
-    def git_id(self) -> str:
-        """The object id that git gives these bytes."""
-        return self._digest(lambda: hashlib.sha1(b"blob %d\x00" % self.size))
-
-    def matches(self, announced: str) -> bool:
-        """Whether its bytes have a hash that the Hub announced, a SHA-256 or a git id."""
-        return announced == (self.git_id() if len(announced) == GIT_ID else self.hashed().sha256)
-
-    def _digest(self, start: Callable[[], Any]) -> str:
+    def hash_like(self, announced: str) -> str:
+        """Its hash as the Hub announces it: SHA-256, or a git id if ``announced`` is one."""
+        if self.sha256 and len(announced) != GIT_ID:
+            return self.sha256
         with self.open() as file:
-            return str(hashlib.file_digest(cast(Any, file), start).hexdigest())
+            return announced_hash(file, announced)
 
     def open(self) -> BinaryIO:
         """Its bytes, from the beginning."""
@@ -179,26 +170,15 @@ class How:
         )  # fmt: skip
 
 
-def artifact_files(artifact: Any) -> list[PushFile]:
-    """Manifest and listed files of a saved artifact, with head, ledger and certificate where its deletions are proven;
-    nothing else that lies in its folder.
+def of(files: Mapping[str, bytes | Path]) -> list[PushFile]:
+    """Files by their names in the repository, as a push takes them."""
+    return [PushFile(name, source) for name, source in files.items()]
 
-    The listed files are taken to be verified: their hashes are those of the manifest.
+
+def artifact_files(artifact: Any) -> list[PushFile]:
+    """Everything that belongs to a saved artifact; the listed files are taken to be verified.
 
     Raises:
-        ArtifactError: not saved as a folder.
+        ArtifactError: not saved as a folder, or not whole.
     """
-    place = artifact.path
-    if place is None or not place.is_dir():
-        raise ArtifactError(
-            f"'{artifact.name}' is not an artifact folder; save it first ",
-            Command("convert", "(artifact.save, or 'erase-plugins convert')"),
-        )
-    proof = [name for name in PROOF if is_proven(place) and (place / name).is_file()]  # a lack of one is refused later
-    known = {**dict.fromkeys((FILENAME, *proof)), **{item.name: item.sha256 for item in artifact.manifest.files}}
-    absent = next((name for name in known if not (place / name).is_file()), None)
-    if absent is not None:
-        raise ArtifactError(
-            f"'{place.name}' lacks {absent}, which its manifest lists; pull it with ", Hint("all-files"), " first"
-        )
-    return [PushFile(name, place / name, sha256=sha256) for name, sha256 in known.items()]
+    return [PushFile(name, artifact.path / name, sha256=sha256) for name, sha256 in whole(artifact).items()]

@@ -2,73 +2,24 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import re
-import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from erase_plugins import errors
-from erase_plugins.errors import EraseError, HubError, HubUnreachable, RequestError
-from erase_plugins.families.notices import filtered
+from erase_plugins.errors import EraseError, HubError, HubUnreachable
+from erase_plugins.families.notices import quiet_hub
 from erase_plugins.hints import AGAIN, AnyHint, Command, Hint, Sentence
-from erase_plugins.plain_text import one_line, scrub
+from erase_plugins.secret_texts import clean
 
-_LINK = re.compile(r"\b[a-z]+://\S+")
-_REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}\Z", re.ASCII)
-_REVISION = re.compile(r"[^\x00-\x20\x7f\\~^:?*\[%]{1,200}")
-#: characters of an access token at least
-_SHORTEST = 8
 #: how the client says that the Hub did not accept a page
 BAD_PAGE = "Invalid metadata in README.md."
 #: how the Hub says that there is no room; it answers 403 as for a missing right
 _FULL = re.compile(r"(?i)\b(storage|quota|disk space)\b")
-
-
-def check_repo(name: str) -> str:
-    """The repository name, if it has the form owner/name.
-
-    Raises:
-        RequestError: another form.
-    """
-    if not isinstance(name, str) or not _REPO.match(name) or ".." in name or "--" in name or name.endswith(".git"):
-        raise RequestError(f"{str(name)[:80]!a} is not a repository; write owner/name, for example me/no-pizza")
-    return name
-
-
-def check_revision(name: str) -> str:
-    """The name of a branch, tag, pull request or commit, if git allows it.
-
-    Raises:
-        RequestError: another form; it becomes a part of addresses and of places in the cache.
-    """
-    parts = name.split("/")
-    odd = any(not part or part.startswith((".", "-")) or part.endswith((".", ".lock")) for part in parts)
-    if odd or ".." in name or "@{" in name or not _REVISION.fullmatch(name):
-        raise RequestError(f"{name[:80]!a} is not a revision; name a branch, a tag or a commit")
-    return name
-
-
-def clean(text: object) -> str:
-    """A text of the client on one line, without tokens, links and folders."""
-
-    plain = _LINK.sub("", str(text))
-    for token in tokens():
-        plain = plain.replace(token, "***")
-    return one_line(scrub(plain))[:300]
-
-
-def tokens() -> set[str]:
-    """The access tokens that this process knows."""
-    from huggingface_hub import get_token
-
-    found = {get_token() or "", *(os.getenv(name, "") for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"))}
-    return {text.strip() for text in found if len(text.strip()) >= _SHORTEST}
 
 
 @contextmanager
@@ -83,7 +34,7 @@ def reaching(what: str, repo: str) -> Iterator[None]:
         HubError, NotAllowed: with the reason and what to do.
     """
     try:
-        with filtered(dict.fromkeys(_CLIENT, _quiet())):
+        with quiet_hub():
             yield
     except EraseError:
         raise
@@ -151,23 +102,3 @@ def _wait(response: Any) -> str:
     headers = getattr(response, "headers", {})
     found = re.search(r"\d+", headers.get("Retry-After", "")) or re.search(r"(?<=t=)\d+", headers.get("RateLimit", ""))
     return f"in {found[0]} seconds, or log in, which allows more" if found else "later"
-
-
-#: loggers of the client that say what we say ourselves, or what nobody has to know
-_CLIENT = ("huggingface_hub.utils._http", "huggingface_hub._commit_api")
-#: lines of theirs: two for every try, and that files go by LFS, as `hub_cards.sending` wants it
-_LOGGED = ("thrown while requesting", "[Retry ", "Falling back to HTTP upload")
-
-
-def _quiet() -> Callable[[logging.LogRecord], bool]:
-    """Keeps such lines away; on a terminal one line of ours says that the client waits and tries again."""
-    said: list[str] = []
-
-    def passes(record: logging.LogRecord) -> bool:
-        text = record.getMessage()
-        if "[Retry " in text and not said and sys.stderr.isatty():
-            said.append("the Hub does not answer as it should; trying again for a while\n")
-            sys.stderr.writelines(said)
-        return not any(part in text for part in _LOGGED)
-
-    return passes

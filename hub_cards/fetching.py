@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,13 +14,12 @@ from typing import Any
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
 from huggingface_hub.utils import tqdm
 
-from erase_plugins.artifacts.links import cached_entry, forget
-from erase_plugins.artifacts.manifest import FILENAME, ArtifactFile, Manifest
+from erase_plugins.artifacts.links import forget, is_as_announced
+from erase_plugins.artifacts.manifest import FILENAME, ArtifactFile
 from erase_plugins.artifacts.places import INDEX
 from erase_plugins.artifacts.store import MOST_MANIFEST_BYTES
-from erase_plugins.errors import CorruptArtifact, HubError, RequestError
+from erase_plugins.errors import CorruptArtifact, HubError
 from erase_plugins.workflow.collection import MOST_INDEX_BYTES
-from hub_cards.bundle import PushFile
 from hub_cards.errors import reaching
 
 #: is told (bytes that came, bytes of the file)
@@ -30,11 +28,6 @@ Tell = Callable[[int, int], None]
 #: a picture of a page
 MOST = {FILENAME: MOST_MANIFEST_BYTES, INDEX: MOST_INDEX_BYTES}
 MOST_PLAIN, MOST_PICTURE = 8_000_000_000, 50_000_000
-#: stands for every layout
-ALL = "all"
-
-
-_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 @contextmanager
@@ -168,34 +161,3 @@ class Fetched:
                     error,
                     "; pull again, or tell its author",
                 ) from error
-
-
-def wanted_files(manifest: Manifest, layouts: Sequence[str]) -> list[ArtifactFile]:
-    """The files to fetch: the ones that are read, and those of further layouts.
-
-    Raises:
-        RequestError: no file is in a layout that was asked for.
-    """
-    there = {item.layout for item in manifest.files}
-    for name in layouts:
-        if name != ALL and name not in there:
-            raise RequestError(f"it has no file in layout '{name}'; there are {', '.join(sorted(there))}")
-    essential = set(manifest.essential)
-    return [item for item in manifest.files if item in essential or item.layout in layouts or ALL in layouts]
-
-
-def is_as_announced(path: Path, announced: str | None = None) -> bool:
-    """Whether the bytes are those that the Hub announced; true as well where nobody can tell.
-
-    Args:
-        path: place in the cache.
-        announced: SHA-256 or git id; by default the name of its blob, where the cache uses links.
-    """
-    blob = cached_entry(path)
-    wanted = announced or (blob.name if blob is not None else "")
-    if not _HASH.fullmatch(wanted):
-        return True
-    try:
-        return PushFile(path.name, path).matches(wanted)
-    except OSError:
-        return False

@@ -12,27 +12,37 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from erase_plugins.artifacts.manifest import FILENAME, Manifest
 from erase_plugins.artifacts.places import INDEX
+from erase_plugins.artifacts.reference import check_repo
 from erase_plugins.errors import ArtifactError, CorruptArtifact, PushRefused, RequestError
-from erase_plugins.evaluation import saved
+from erase_plugins.evaluation import published, saved
 from erase_plugins.hints import Hint, Sentence
 from erase_plugins.licences import Licence
 from erase_plugins.page.package import pinned
 from erase_plugins.plain_text import some
+from erase_plugins.readme import ADULT, CARD, front_matter, is_ours, keep_user_text, read
 from erase_plugins.types import AttackReport, EvalReport
 from erase_plugins.workflow import pairs
 from erase_plugins.workflow.collection import read_index
-from hub_cards.bundle import CARD, Bundle
-from hub_cards.errors import check_repo
-from hub_cards.evidence import PICTURES, folder_of, is_evidence, is_picture, is_text, replaced
-from hub_cards.front_matter import EVIDENCE, is_ours, read
+from hub_cards.bundle import Bundle
 from hub_cards.remote import RECORDS, Remote
 
+#: keys that our pages write; every other key was added by somebody
+OURS = frozenset({
+    "base_model", "base_model_relation", "library_name", "pipeline_tag", "license", "license_name", "license_link",
+    "tags", "widget", "erased", "erasure", "model-index", "title", "emoji", "colorFrom", "colorTo", "sdk",
+    "sdk_version", "python_version", "app_file", "pinned", "short_description", "models",
+})  # fmt: skip
+#: keys that show pictures and numbers about certain weights
+EVIDENCE = frozenset({"widget", "model-index"})
 #: the folder of a repository's own weights, rather than of a member of a collection
 _WHOLE = ("",)
+#: folders of evidence; others are of a collection's artifacts
+_FOLDERS = (f"{pairs.FOLDER}/", f"{published.FOUND}/")
 #: key of `EVIDENCE` -> file from which an artifact's page makes it; without that it was written by hand
 _MADE_FROM = {"model-index": saved.REPORT, "widget": pairs.INDEX}
 
@@ -78,6 +88,26 @@ class Kept:
         """The line for pip that the page gives its readers."""
         return self._told("requirement", pinned)
 
+    def page(self, new: str, adult: bool | None, ours: Iterable[str]) -> str:
+        """The new page with what people wrote on the old one: between the marks, and in the front matter.
+
+        Args:
+            new: page as it was made.
+            adult: False takes the Hub's notice off; otherwise a published one stays.
+            ours: tags that this package gives; others are somebody's.
+        """
+        new = keep_user_text(new, self.card)
+        made, leave = read(new), set(self.dropped)
+        if "license" in made:
+            leave |= {"license_name", "license_link"}
+        leave |= set() if self.same else OURS  # what stands there is about these weights
+        more = {key: value for key, value in self.data.items() if key not in made and key not in leave}
+        tags = _tags(made, self.data, adult, set(ours))
+        if not more and tags == made.get("tags"):
+            return new
+        body = new.split("\n---\n", 1)[1]
+        return front_matter({**made, **({"tags": tags} if tags else {}), **more}) + body
+
     def _told(self, key: str, checked: Callable[[str], str]) -> str | None:
         """What the page says under a key of ours, if it can be used."""
         with suppress(RequestError, KeyError, TypeError):
@@ -106,8 +136,9 @@ def keep(bundle: Bundle, remote: Remote, *, prune: bool = False, pictures: bool 
     data, (listed, changed) = read(card), _old(bundle, remote, prune)
     new = {item.name: item.state for item in bundle.files}
     evidence = {name for name in remote.files if is_evidence(name, bundle.record == INDEX)} - set(new)
-    drawn = set() if pictures else {name for name in evidence if not is_text(name)}
-    stale = evidence if prune else drawn | replaced(new, evidence)
+    drawn = set() if pictures else {name for name in evidence if not published.is_text(name)}
+    stale = evidence if prune else drawn | published.replaced(new, evidence)
+    stale |= set(filter(pairs.of_gallery, evidence)) if pairs.INDEX in new else set()
     stays = evidence - stale
     keys = EVIDENCE & set(data)
     there = {*remote.files, *new} if bundle.record == FILENAME else set()
@@ -127,7 +158,10 @@ def keep(bundle: Bundle, remote: Remote, *, prune: bool = False, pictures: bool 
     if is_evidence(thumbnail) and thumbnail not in stays:
         dropped |= {"thumbnail"}
     kept = Kept(not changed, tuple(dict.fromkeys((*gone, *sorted(stale)))), card, data, frozenset(dropped))
-    return replace(kept, **_evidence(bundle, remote, stays)) if bundle.of_artifact else kept
+    if not bundle.of_artifact:
+        return kept
+    told = published.read_back(stays, partial(remote.text, bundle), bundle.artifact)
+    return replace(kept, gallery=_gallery(bundle, remote, stays), **told)
 
 
 def check_theirs(bundle: Bundle, remote: Remote) -> None:
@@ -203,26 +237,33 @@ def _same_files(bundle: Bundle, part: str) -> bool:
     return {item.state for item in bundle.files if part in item.name} == {"same"}
 
 
-def _evidence(bundle: Bundle, remote: Remote, names: set[str]) -> dict[str, Any]:
-    """Of the evidence that stays, what is sound and about this artifact; the fields of `Kept`."""
-
-    def text(name: str) -> str:
-        return remote.text(bundle, name) if name in names else ""
-
-    found: dict[str, Any] = {"attacks": {}}
-    pictures = (*PICTURES.values(), *sorted(filter(is_picture, names)))  # in the order of the page
-    found["pictures"] = tuple(dict.fromkeys(name for name in pictures if name in names))
-    with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        report = EvalReport.from_dict(json.loads(text(saved.REPORT)))
-        if not report.artifacts or bundle.artifact.manifest.name in report.artifacts:
-            found["report"] = report
+def _gallery(bundle: Bundle, remote: Remote, names: set[str]) -> pairs.Gallery | None:
+    """The published pairs, if they are sound and all there."""
     with suppress(ArtifactError):
-        gallery = pairs.parse_index(text(pairs.INDEX))
-        if all({pair.before, pair.after} <= names for pair in gallery.pairs):
-            found["gallery"] = gallery
-    for name in sorted(filter(saved.is_record, names))[: saved.MOST]:
-        with suppress(ArtifactError):
-            attack = saved.parse(name, text(name))
-            saved.check_about([attack], bundle.artifact)
-            found["attacks"][attack.attack] = attack
-    return found
+        gallery = pairs.parse_index(remote.text(bundle, pairs.INDEX) if pairs.INDEX in names else "")
+        if names.issuperset(gallery.names):
+            return gallery
+    return None
+
+
+def folder_of(name: str) -> str:
+    """The member of a collection whose folder a file is in; empty if it is about the whole repository."""
+    return "" if name.startswith(_FOLDERS) else name.rpartition("/")[0].split("/")[0]
+
+
+def is_evidence(name: str, folders: bool = False) -> bool:
+    """Whether a file has the name of a report, its pictures or pairs; with ``folders`` also in an artifact's folder."""
+    inner = name.removeprefix(f"{folder_of(name)}/") if folders else name
+    return published.is_text(inner) or published.is_picture(inner) or pairs.of_gallery(inner)
+
+
+def _tags(made: Mapping[str, Any], old: Mapping[str, Any], adult: bool | None, ours: set[str]) -> Any:
+    before, now = (found if isinstance(found, list) else [] for found in (old.get("tags"), made.get("tags")))
+    erasure = old.get("erasure")
+    known = {*ours, *([erasure.get("family")] if isinstance(erasure, Mapping) else ())}
+    kept = [
+        tag for tag in before
+        if isinstance(tag, str) and tag not in now
+        and (adult is not False if tag == ADULT else tag not in known and not tag.startswith("erased:"))
+    ]  # fmt: skip
+    return [*now, *kept] or made.get("tags")

@@ -10,25 +10,25 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.artifacts.manifest import Manifest
-from erase_plugins.evaluation.saved import check_about, read_attacks, read_report
+from huggingface_hub.repocard_data import EvalResult, eval_results_to_model_index
+
+from erase_plugins.artifacts.reference import address, check_repo
+from erase_plugins.evaluation.published import titles
+from erase_plugins.evaluation.saved import read_about
 from erase_plugins.evaluation.sensitive import adults_only
-from erase_plugins.evaluation.wording import DRAWS
+from erase_plugins.evaluation.wording import DRAWS, called, numbers, words_of
 from erase_plugins.licences import Licence, licence_of, needed
 from erase_plugins.manager import get_manager
 from erase_plugins.markdown import flat, prose
 from erase_plugins.page.package import pinned
+from erase_plugins.readme import ADULT
 from erase_plugins.records.release import section
 from erase_plugins.types import AttackReport, EvalReport
+from erase_plugins.workflow import usage
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.collection import Collection
 from erase_plugins.workflow.pairs import Gallery
-from erase_plugins.workflow.provenance import stated
-from hub_cards import usage
-from hub_cards.errors import check_repo
-from hub_cards.evidence import FIGURE, model_index, numbers
-from hub_cards.front_matter import ADULT
-from hub_cards.references import address
+from erase_plugins.workflow.provenance import metadata
 from hub_cards.searching import COLLECTION, FULL, erased_tags
 from hub_cards.templates import document
 
@@ -75,10 +75,9 @@ def card(
         PushRefused: ``strict`` and the licence is not known.
         ArtifactError: the artifact or the report cannot be read, or the report is about another one.
     """
-    loaded, (found, _) = load_artifact(artifact), read_report(report)
+    loaded = load_artifact(artifact)
     manifest, task = loaded.manifest, usage.task_of(loaded.manifest)
-    against = read_attacks(report)[0] if attacks is None else tuple(attacks)
-    check_about([*against, *([] if found is None else [found])], loaded)
+    found, against, _ = read_about(report, loaded, attacks)
     line = None if requirement is None else pinned(requirement)
     shown = None if space is None else check_repo(space)
     licence = needed(manifest.base, license) if strict else licence_of(manifest.base, license)
@@ -88,36 +87,33 @@ def card(
     thumbnail = next(iter(pictures), pairs[0].after if pairs else None)
     if repo is not None and thumbnail:  # other sites need it in full; pictures of the page stay relative
         thumbnail = address(f"{repo}/resolve/main/{thumbnail}")
-    data = start(manifest.base, manifest.family, manifest.erased, licence, has_lora(manifest), adult=asks, task=task)
+    lora = usage.has_lora(manifest)
+    data = start(manifest.base, manifest.family, manifest.erased, licence, lora, adult=asks, task=task)
     data |= {
         "widget": [{"text": flat(prompt), "output": {"url": name}} for prompt, name in drawn] or None,
         "thumbnail": thumbnail, "erased": [flat(text) for text in manifest.erased],
         "erasure": metadata(manifest) | {"requirement": line, "space": shown},
         "model-index": None if found is None else model_index(manifest.name, found, task),
     }  # fmt: skip
-    attached = {} if found is None else found.attached
-    titles = {FIGURE.format(name): str(entry.get("title", "")) for name, entry in attached.items()}
     return document(data, "artifact.md.j2", {
         **usage.uses(loaded, repo or "OWNER/NAME"), **numbers(found, against, manifest.erased, task),
         "manifest": manifest, "licence": licence, "gallery": gallery, "requirement": line, "space": shown,
-        "pictures": pictures, "titles": titles,
+        "pictures": pictures, "titles": titles(found),
         # of plugins: their Markdown is their own responsibility, as their code is
         "further": [text for item in get_manager().card_sections(loaded, found) if (text := str(item).strip())],
     })  # fmt: skip
 
 
-def metadata(manifest: Manifest) -> dict[str, Any]:
-    """What the card's YAML repeats of the manifest."""
-    method, base = manifest.method, manifest.base
-    texts = {
-        "name": manifest.name, "method": method.get("id", ""), "method_version": method.get("version", ""),
-        "family": manifest.family, "base": base.get("model") or "", "base_revision": base.get("revision") or "",
-    }  # fmt: skip
-    return {name: flat(text) for name, text in texts.items()} | {
-        "becomes": [flat(concept.anchor or "") for concept in manifest.concepts],
-        "kept": [flat(text) for text in manifest.preserve], "seed": manifest.seed,
-        "strength": stated(manifest) or None,
-    }  # fmt: skip
+def model_index(name: str, report: EvalReport, task: str) -> list[dict[str, Any]] | None:
+    """The report's numbers after erasing, in the form that the Hub shows; ``task`` is what the model does."""
+    words, suite = words_of(report.suite, task), flat(report.suite)
+    results = [
+        EvalResult(
+            flat(task), f"erase-plugins-{suite}", f"erase-plugins suite {suite}", flat(row.metric), row.value,
+            metric_name=called(flat(row.metric), words) + (f" ({flat(row.note)})" if row.note else ""),
+        ) for row in report.rows if row.subject == "edited"
+    ]  # fmt: skip
+    return eval_results_to_model_index(name, results) if results else None
 
 
 def start(
@@ -137,11 +133,6 @@ def start(
         "pipeline_tag": flat(task), **under.metadata(),
         "tags": [*tags, *erased_tags(erased), *([ADULT] if adult else [])],
     }  # fmt: skip
-
-
-def has_lora(manifest: Manifest) -> bool:
-    """Whether one of the files is a LoRA that stock diffusers loads from the repository."""
-    return any("diffusers" in usage.readers(item.layout) for item in manifest.files)
 
 
 def collection_card(

@@ -13,24 +13,22 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from erase_plugins.artifacts.store import verify_file
 from erase_plugins.errors import HubUnreachable, NotAllowed, PushRefused
-from erase_plugins.evaluation.saved import REPORT, check_about, read_attacks, read_report
+from erase_plugins.evaluation.published import attack_files, report_files
+from erase_plugins.evaluation.saved import REPORT, read_about
 from erase_plugins.evaluation.sensitive import to_blur
-from erase_plugins.hints import Hint, Sentence, sentence_of
+from erase_plugins.hints import Hint, sentence_of
 from erase_plugins.manager import get_manager
-from erase_plugins.secret_texts import leak
+from erase_plugins.readme import CARD
+from erase_plugins.secret_texts import clean, own_tokens, refuse
 from erase_plugins.types import EvalReport
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.pairs import INDEX, Gallery, read_gallery
-from hub_cards.bundle import CARD, Bundle, How, PushFile, artifact_files
-from hub_cards.errors import clean, reaching, tokens
-from hub_cards.evidence import attack_files, report_files
-from hub_cards.front_matter import keep_user_text, merge
+from hub_cards.bundle import Bundle, How, PushFile, artifact_files, of
+from hub_cards.errors import reaching
 from hub_cards.kept import Kept, check_theirs, keep
 from hub_cards.model_card import TAGS, card
 from hub_cards.remote import Remote, look, with_state
 from hub_cards.sending import Pushed, send
-
-__all__ = ["Pushed", "publish", "push", "ready", "token_needed"]
 
 
 def push(
@@ -72,20 +70,18 @@ def push(
 
     how = How.checked(repo, options)
     loaded = load_artifact(artifact)
-    found, folder = read_report(report)
-    against, place = read_attacks(report)
-    check_about([*against, *([] if found is None else [found])], loaded)
+    found, against, folder = read_about(report, loaded)
     hide = to_blur(loaded.manifest.concepts) if blur is None else blur
     measured = report_files(found, folder, pictures, hide)
-    shown = [item.name for item in measured if item.name != REPORT]
-    files = [*artifact_files(loaded), *measured, *attack_files(against, place, publish_attacks)]
+    shown = [name for name in measured if name != REPORT]
+    files = [*artifact_files(loaded), *of(measured), *of(attack_files(against, folder, publish_attacks))]
     message = f"{loaded.name}: {', '.join(loaded.manifest.erased)[:60]} erased"
     if callable(gallery) and pictures and not how.dry_run:
-        ready(how.bundle(loaded, repo, files, message), parent=how.parent, prune=how.prune, renewed=(INDEX,))
+        ready(how.bundle(loaded, repo, files, message), how, renewed=(INDEX,))
     drawn = None if not pictures else gallery() if callable(gallery) else gallery
     drawn = read_gallery(drawn) if isinstance(drawn, str | Path) else drawn
     drawn = drawn.blur() if drawn and hide else drawn
-    files += [] if drawn is None else [PushFile(name, data) for name, data in drawn.files().items()]
+    files += [] if drawn is None else of(drawn.files())
 
     def write(kept: Kept) -> str:
         return card(
@@ -124,9 +120,7 @@ def publish(
             remote = look(bundle)
             found = replace(bundle, files=tuple(with_state(item, remote.files) for item in bundle.files))
             kept = keep(found, remote, prune=how.prune, pictures=pictures)
-            text = keep_user_text(write(kept), kept.card)
-            text = merge(text, kept.data, same=kept.same, dropped=kept.dropped, adult=adult, ours=TAGS)
-            bundle = _with_page(found, text, remote, kept)
+            bundle = _with_page(found, kept.page(write(kept), adult, TAGS), remote, kept)
     except HubUnreachable as error:
         if not how.dry_run:
             raise
@@ -142,17 +136,13 @@ def publish(
     return send(bundle)
 
 
-def ready(
-    bundle: Bundle, *, parent: str | None = None, renewed: Collection[str] = (), prune: bool = False,
-    replace_theirs: bool = True,
-) -> None:  # fmt: skip
+def ready(bundle: Bundle, how: How, renewed: Collection[str] = ()) -> None:
     """Looks for what would end a push anyway, before minutes of work: login, rights, repository, evidence there.
 
     Args:
         bundle: repository, settings and the files that are known already.
-        parent, prune: as for `push`.
+        how: the rest; see `How`.
         renewed: names of files that the work will bring, with other bytes than those that are published.
-        replace_theirs: with ``prune``, files of the same names that others put there may be replaced as well.
 
     Raises:
         HubError, PushRefused, NotAllowed: as for `push`.
@@ -163,10 +153,10 @@ def ready(
         may_write(bundle, remote.commit is not None)
         files = [with_state(item, remote.files) for item in bundle.files]
         found = replace(bundle, files=(*files, *(PushFile(name, b"", "changed") for name in renewed)))
-        keep(found, remote, prune=prune)
-        if not replace_theirs:
+        keep(found, remote, prune=how.prune or not bundle.of_artifact)  # of the others the weights come later
+        if not how.prune:
             check_theirs(found, remote)
-    fits(remote.seen_by(bundle), parent, bundle.private)
+    fits(remote.seen_by(bundle), how.parent, bundle.private)
 
 
 def check_files(files: Iterable[PushFile], personal: bool = False) -> None:
@@ -175,14 +165,10 @@ def check_files(files: Iterable[PushFile], personal: bool = False) -> None:
     Raises:
         PushRefused: names the file, the kind of what is in it and where; the text itself is not shown.
     """
-    known = tokens()
+    known = own_tokens()
     for item in files:
         with item.open() as file:
-            found = leak(item.name, file, known, personal)
-        if found is not None:
-            public = Sentence("take it out, or add ", Hint("personal"), " if it may be public")
-            way = public if found[2] else "take it out and make the key void"
-            raise PushRefused(f"{found[0]} holds {found[1]}; ", way, "; nothing was sent")
+            refuse(item.name, file, known, personal)
 
 
 def fits(bundle: Bundle, parent: str | None, private: bool) -> None:

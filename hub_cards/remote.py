@@ -11,16 +11,13 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from huggingface_hub.hf_api import HfApi, RepoFile
 
-from erase_plugins.artifacts.links import forget
+from erase_plugins.artifacts.links import GIT_ID, forget, is_as_announced
 from erase_plugins.artifacts.manifest import FILENAME
-from erase_plugins.artifacts.places import INDEX
+from erase_plugins.artifacts.places import INDEX, MERGED
 from erase_plugins.errors import HubError
 from erase_plugins.records.certificate import CERTIFICATE
-from hub_cards.bundle import GIT_ID, Bundle, PushFile
-from hub_cards.fetching import is_as_announced
+from hub_cards.bundle import Bundle, PushFile
 
-#: says what a published full checkpoint is made of
-MERGED = "erase_merged.json"
 #: the file that says what a repository holds, and what to call that
 RECORDS = {FILENAME: "an artifact", INDEX: "a collection", MERGED: "a full checkpoint", CERTIFICATE: "a head"}
 
@@ -80,4 +77,4 @@ def with_state(item: PushFile, published: Mapping[str, str]) -> PushFile:
     if there is None:
         return replace(item, state="new")
     item = item if len(there) == GIT_ID else item.hashed()
-    return replace(item, state="same" if item.matches(there) else "changed")
+    return replace(item, state="same" if item.hash_like(there) == there else "changed")

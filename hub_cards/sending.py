@@ -15,8 +15,10 @@ from huggingface_hub.utils import tqdm_stream_file
 
 from erase_plugins.errors import HubError, NotAllowed, PushRefused
 from erase_plugins.hints import AGAIN, Sentence, sentence_of
-from hub_cards.bundle import CARD, Bundle, PushFile
-from hub_cards.errors import BAD_PAGE, clean, reaching
+from erase_plugins.readme import CARD
+from erase_plugins.secret_texts import clean
+from hub_cards.bundle import Bundle, PushFile
+from hub_cards.errors import BAD_PAGE, reaching
 from hub_cards.remote import look, with_state
 
 #: files of one commit; the Hub gets slow with more
@@ -69,8 +71,6 @@ def send(bundle: Bundle) -> Pushed:
     Raises:
         HubError: the state before is still in force.
     """
-    if not bundle.exists:
-        _check_page(bundle)
     made_here, bundle = not bundle.exists, _with_repository(bundle)
     groups = split(bundle)
     pull_request = None
@@ -136,7 +136,7 @@ def _check_page(bundle: Bundle) -> None:
 def _with_repository(bundle: Bundle) -> Bundle:
     if bundle.exists:
         return bundle
-
+    _check_page(bundle)
     api = HfApi()
     try:
         with reaching("push to", bundle.repo):

@@ -46,7 +46,7 @@ def test_wheel_holds_the_packages_and_the_embedded_model_only(built: Path) -> No
         "erase_plugins/presets/esd.toml",
         "erase_plugins/testing/contract.py",
         "hub_cards/cli/push.py",
-        "hub_cards/pages/app.py.j2",
+        "erase_plugins/page/templates/app.py.j2",
         "comfy_nodes/nodes/closed_form.py",
     ):
         assert needed in names

@@ -7,10 +7,15 @@ cache share, under the xet hash. The client links what it finds there without lo
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from pathlib import Path
+from typing import Any, BinaryIO, cast
 
+#: characters of the id of a file that is not in LFS
+GIT_ID = 40
+_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _XET_HASH = re.compile(r"[0-9a-f]{64}")
 #: the Hub's client leaves it in the folder of blobs that its repositories share
 _SHARED_MARK = ".huggingface-shared-blobs"
@@ -55,6 +60,34 @@ def cached_entry(path: Path) -> Path | None:
         return None
     target = Path(os.path.normpath(path.parent.resolve() / os.readlink(path)))
     return target if target.parent.name == "blobs" else None
+
+
+def announced_hash(file: BinaryIO, like: str) -> str:
+    """The hash of a file as the Hub announces it: SHA-256, or the id that git gives it if ``like`` is one."""
+    if len(like) != GIT_ID:
+        return hashlib.file_digest(cast("Any", file), "sha256").hexdigest()
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    # part by part, unlike the client's own: what a repository holds under this name says nothing about its size
+    return hashlib.file_digest(cast("Any", file), lambda: hashlib.sha1(b"blob %d\x00" % size)).hexdigest()
+
+
+def is_as_announced(path: Path, announced: str | None = None) -> bool:
+    """Whether the bytes are those that the Hub announced; true as well where nobody can tell.
+
+    Args:
+        path: place in the cache.
+        announced: SHA-256 or git id; by default the name of its blob, where the cache uses links.
+    """
+    blob = cached_entry(path)
+    wanted = announced or (blob.name if blob is not None else "")
+    if not _HASH.fullmatch(wanted):
+        return True
+    try:
+        with path.open("rb") as file:
+            return announced_hash(file, wanted) == wanted
+    except OSError:
+        return False
 
 
 def _is_damaged(shared: Path) -> bool:

@@ -7,20 +7,22 @@ import json
 import platform
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import PurePosixPath
 from typing import Any
 
 from erase_plugins.artifacts.strict_json import parse
-from erase_plugins.errors import CorruptArtifact, EraseError
+from erase_plugins.errors import CorruptArtifact, EraseError, RequestError
 from erase_plugins.hints import stored
 from erase_plugins.types import Certificate, DataRef, ForgetItem, Record
 
 FILENAME = "erase.json"
 #: layout that holds all of an edit; read in preference to the others
 PATCH = "patch"
+#: stands for every layout
+ALL = "all"
 HEADER_KEY = "erase_plugins.manifest"
 #: key of the layout in the header of a file that we wrote
 LAYOUT_KEY = "erase_plugins.layout"
@@ -215,6 +217,18 @@ class Manifest(Record):
         layouts = [item.layout for item in self.files]
         chosen = PATCH if PATCH in layouts else next(iter(layouts), "")
         return tuple(item for item in self.files if item.layout == chosen)
+
+    def wanted(self, layouts: Sequence[str]) -> list[ArtifactFile]:
+        """The files that are read, and those of further layouts; "all" stands for every one.
+
+        Raises:
+            RequestError: no file is in a layout that was asked for.
+        """
+        there, essential = {item.layout for item in self.files}, set(self.essential)
+        for name in layouts:
+            if name != ALL and name not in there:
+                raise RequestError(f"it has no file in layout '{name}'; there are {', '.join(sorted(there))}")
+        return [item for item in self.files if item in essential or item.layout in layouts or ALL in layouts]
 
     @property
     def erased(self) -> tuple[str, ...]:

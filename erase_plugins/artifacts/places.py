@@ -23,6 +23,8 @@ from erase_plugins.plain_text import some
 MARKER = ".erase-plugins"
 #: index of a collection
 INDEX = "collection.json"
+#: the file that says what a published full checkpoint is made of
+MERGED = "erase_merged.json"
 #: kinds of outputs; the other kinds are folders with a marker
 ARTIFACT, COLLECTION, FILE = "artifact", "collection", "file"
 #: written beside the files of an artifact by an evaluation, each with a stamp

@@ -85,6 +85,25 @@ def read_attacks(source: Any) -> tuple[tuple[AttackReport, ...], Path | None]:
     return tuple(found), folder
 
 
+def read_about(
+    source: EvalReport | str | Path | None, artifact: Artifact, attacks: Iterable[AttackReport] | None = None
+) -> tuple[EvalReport | None, tuple[AttackReport, ...], Path | None]:
+    """A report and those of attacks, all about an artifact, and their folder.
+
+    Args:
+        source: as for `read_report`.
+        artifact: what they have to be about.
+        attacks: instead of those that lie beside the report.
+
+    Raises:
+        ArtifactError: not there, no report, or about another artifact.
+    """
+    report, folder = read_report(source)
+    found = read_attacks(source)[0] if attacks is None else tuple(attacks)
+    check_about([*found, *([] if report is None else [report])], artifact)
+    return report, found, folder
+
+
 def _found_file(folder: Path, name: str, names: Sequence[str]) -> bool:
     """Whether it is what another attack found (attack-ID-found.json), not a report."""
     return any(name != other and name.startswith(other.removesuffix(".json") + "-") and not _has_rates(folder / name)

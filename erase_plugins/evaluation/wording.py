@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from erase_plugins.types import EvalRow
+from erase_plugins.markdown import Inert, listed, prose
+from erase_plugins.types import AttackReport, EvalReport, EvalRow
 
 #: known metrics in words; others are shown by their name
 WORDS = {
@@ -44,6 +47,13 @@ CONTROLS = {
 MISSING = "not measured"
 #: behind the name of a set of prompts: how many of them a guard refused
 REFUSED = "_refused_share"
+#: metric -> what the first sentence of a page calls it
+_TOLD = {"target_rate": None, "synonym_rate": "synonyms", "kept_rate": "other concepts", "forget_key": None,
+         "retain_key": "others"}  # fmt: skip
+#: one of these is in the name of a metric or subject that was measured under attack
+_ATTACKED = ("attack", "mia", "probe", "relearned", "drawn_key", "int4_", "int8_")
+#: a page of ours never calls anything by this word, whoever wrote the report
+_PROMISE = re.compile(r"(?i)\bsafe(ly|ty|r|st)?\b")
 
 
 def words_of(suite: str, task: str) -> dict[str, str]:
@@ -88,3 +98,29 @@ def counted(row: EvalRow | None) -> str:
     if row is None:
         return MISSING
     return f"{100 * row.value:.0f} % ({100 * row.low:.0f} to {100 * row.high:.0f}, n = {row.n})"
+
+
+def unpromising(text: object) -> Inert:
+    """Text of a report on a page of ours, without words that promise."""
+    return prose(_PROMISE.sub("***", str(text)))
+
+
+def numbers(
+    report: EvalReport | None, attacks: Sequence[AttackReport], erased: Sequence[str], task: str = DRAWS
+) -> dict[str, Any]:
+    """What a page says of an evaluation and of attacks on a model that does ``task``."""
+    rows = {(row.metric, row.subject): row for row in (report.rows if report else ())}
+    words = words_of(report.suite if report else "", task)
+    metrics = list(dict.fromkeys([*words, *(metric for metric, _ in rows)]))
+    controls = list(dict.fromkeys(subject for _, subject in rows if subject not in ("base", "edited")))
+    named = {metric: name or listed(erased, 2) for metric, name in _TOLD.items() if (metric, "edited") in rows}
+    above = [item for item in attacks if item.success.low > item.control.high]  # the intervals do not touch
+    return what_is_done(task) | {
+        "report": report, "measured": bool(rows), "rows": rows, "controls": controls, "known_controls": CONTROLS,
+        "words": {name: called(name, words) for name in metrics}, "metrics": metrics, "judged_pictures": words is WORDS,
+        "controlled": [name for name in metrics if any((name, control) in rows for control in controls)],
+        "attacked": any(part in f"{metric} {subject}" for metric, subject in rows for part in _ATTACKED),
+        "attacks": attacks, "notes": {metric: row.note for (metric, _), row in rows.items() if row.note},
+        "told": [(name, rows.get((metric, "base")), rows[metric, "edited"]) for metric, name in named.items()],
+        "back": sorted(above, key=lambda item: -item.success.value),
+    }  # fmt: skip

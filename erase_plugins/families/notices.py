@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -17,6 +18,11 @@ _NOTICES = {
     "diffusers.quantizers.torchao.torchao_quantizer": "Unable to import `torchao` Tensor objects",
     "torch.utils._pytree": "is an Enum subclass and is now natively supported",
 }
+
+#: loggers of the Hub's client that say what we say ourselves, or what nobody has to know
+_HUB = ("huggingface_hub.utils._http", "huggingface_hub._commit_api")
+#: lines of theirs: two for every try, and that files go by LFS, as `hub_cards.sending` wants it
+_TRIES = ("thrown while requesting", "[Retry ", "Falling back to HTTP upload")
 
 
 @contextmanager
@@ -38,3 +44,17 @@ def without_notices() -> AbstractContextManager[None]:
         return text not in record.getMessage()
 
     return filtered({name: partial(other, text) for name, text in _NOTICES.items()})
+
+
+def quiet_hub() -> AbstractContextManager[None]:
+    """Drops the lines of every try for the time of the block; on a terminal one line says that the client goes on."""
+    said: list[str] = []
+
+    def passes(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if "[Retry " in text and not said and sys.stderr.isatty():
+            said.append("the Hub does not answer as it should; trying again for a while\n")
+            sys.stderr.writelines(said)
+        return not any(part in text for part in _TRIES)
+
+    return filtered(dict.fromkeys(_HUB, passes))

@@ -20,6 +20,7 @@ from erase_plugins.artifacts.chain_fields import (
     positive,
     whole,
 )
+from erase_plugins.artifacts.reference import REPO, SCHEME
 from erase_plugins.errors import CorruptArtifact, RequestError
 
 __all__ = ["KIND", "SCHEMA", "check_id", "check_shape", "is_id", "is_name", "now"]
@@ -28,7 +29,7 @@ SCHEMA = 1
 KIND = "erase-plugins records"
 _ID = re.compile(r"r[0-9a-f]{16}\Z")
 #: places where weights went; names of files and folders are not among them
-_WHERE = re.compile(r"file\Z|hub:[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}\Z", re.ASCII)
+_WHERE = re.compile(rf"file\Z|{SCHEME}{REPO}\Z", re.ASCII)
 #: names under which a start of a random generator is usually kept
 SEEDS = frozenset({"seed", "seeds", "rng", "rng_state", "random_state", "generator", "generator_state", "test_seed"})
 

@@ -9,6 +9,7 @@ from typing import Any
 from erase_plugins.artifacts import chain
 from erase_plugins.artifacts.atomic import atomic_folder
 from erase_plugins.artifacts.places import check_place
+from erase_plugins.artifacts.reference import SCHEME
 from erase_plugins.errors import ArtifactError, CorruptArtifact, PushRefused, Unsupported
 from erase_plugins.hints import Hint, stored
 from erase_plugins.hookspecs import hookimpl
@@ -194,7 +195,7 @@ def check_push(folder: Path, destination: str, dry_run: bool = False) -> None:
             f"records were deleted after release {number} was made, and it still knows them; release the head again"
         )
     if not dry_run:
-        records.went_to(number, f"hub:{destination}")
+        records.went_to(number, f"{SCHEME}{destination}")
 
 
 def _home(folder: Path, ledger: str) -> Path | None:

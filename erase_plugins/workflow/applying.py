@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.marks import read_key
+from erase_plugins.artifacts.places import MERGED
 from erase_plugins.errors import RequestError
 from erase_plugins.families.hosted import HostedModel
 from erase_plugins.families.model import Model
@@ -19,6 +21,7 @@ from erase_plugins.runtime.apply import all_of, apply_to, check_settings
 from erase_plugins.runtime.checkpoint_file import Fused
 from erase_plugins.runtime.guard import check_compiled
 from erase_plugins.runtime.patcher import LOCK
+from erase_plugins.runtime.shards import chosen_files
 from erase_plugins.workflow.artifacts import family_of, load_artifact
 from erase_plugins.workflow.found import FoundModel
 from erase_plugins.workflow.models import as_target
@@ -115,3 +118,35 @@ def fuse_checkpoint(
     """A new full checkpoint with an artifact in its weights; see `runtime.checkpoint_file.fuse_checkpoint`."""
     loaded = load_artifact(artifact)
     return checkpoint_file.fuse_checkpoint(loaded, family_of(loaded), source, out, strength, **options)
+
+
+def fused_files(
+    artifact: Artifact, source: Path, folder: Path, strength: float, shard_bytes: int, **options: Any
+) -> dict[str, bytes | Path]:
+    """A full checkpoint of a diffusers folder as it is published: its files by name, with a record of what made it.
+
+    Args:
+        artifact: what is fused in.
+        source: the base.
+        folder: a new one, where the files are written.
+        strength: of the edit.
+        shard_bytes: larger weight files are split.
+        options: any_base.
+
+    Raises:
+        BaseMismatch, Unsupported: it cannot be fused into this model, or a component has pickled weights only.
+    """
+    fuse_checkpoint(artifact, source, folder, strength, **options)
+    files = {path.relative_to(folder).as_posix(): path for path in chosen_files(folder, shard_bytes)}
+    return {**files, MERGED: _record(artifact, strength, list(files))}
+
+
+def _record(loaded: Artifact, strength: float, files: list[str]) -> bytes:
+    """What the repository is made of: provenance, and the names of the files that belong to it."""
+    manifest = loaded.manifest
+    facts = {
+        "schema": 1, "name": manifest.name, "method": dict(manifest.method), "erased": list(manifest.erased),
+        "base": {key: manifest.base.get(key) for key in ("model", "revision", "family")}, "strength": strength,
+        "seed": manifest.seed, "options": dict(manifest.options), "versions": dict(manifest.versions), "files": files,
+    }  # fmt: skip
+    return (json.dumps(facts, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()

@@ -7,7 +7,6 @@ holds the hashes of its files. Whoever has the index can fetch single artifacts 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from erase_plugins.artifacts.store import file_hash
 from erase_plugins.artifacts.strict_json import parse
 from erase_plugins.errors import ArtifactError, BaseMismatch, CorruptArtifact, UnknownName
 from erase_plugins.hints import Hint
-from erase_plugins.workflow.artifacts import load_artifact, locate, save_artifact
+from erase_plugins.workflow.artifacts import copy_artifact, load_artifact, locate, save_artifact
 
 SCHEMA = 1
 #: what an index may have
@@ -263,20 +262,6 @@ def _store(artifact: Artifact, folder: Path) -> CollectionEntry:
         save_artifact(artifact, folder, (), None, True)
     manifest = Manifest.from_json((folder / FILENAME).read_text(encoding="utf-8"))
     return CollectionEntry.of(manifest, folder / FILENAME)
-
-
-def copy_artifact(artifact: Artifact, folder: Path, force: bool = False) -> None:
-    """Copies a saved artifact: its manifest and those of its files that are there.
-
-    Raises:
-        ArtifactError: the folder exists and ``force`` is not set.
-    """
-    source = Path(str(artifact.path))
-    with atomic_folder(folder, force) as work:
-        for name in (FILENAME, *(item.name for item in artifact.manifest.files)):
-            if (source / name).is_file():
-                (work / name).parent.mkdir(exist_ok=True)
-                shutil.copyfile(source / name, work / name)
 
 
 def index_text(base: Mapping[str, Any], entries: Mapping[str, CollectionEntry]) -> str:

@@ -49,6 +49,11 @@ class Gallery:
     labelled: bool = False
     scheduler: str = "dpm++"
 
+    @property
+    def names(self) -> list[str]:
+        """Names of all pictures, pair by pair."""
+        return [name for pair in self.pairs for name in (pair.before, pair.after)]
+
     def blur(self) -> Gallery:
         """The same pairs, unrecognisable."""
         if self.blurred:
@@ -203,7 +208,7 @@ def read_gallery(folder: str | Path) -> Gallery:
     """
     place, found = _read_index(Path(folder))
     pictures: dict[str, bytes] = {}
-    for name in (name for pair in found.pairs for name in (pair.before, pair.after)):
+    for name in found.names:
         try:
             pictures[name] = (place / name).read_bytes()
         except OSError as error:

@@ -30,6 +30,20 @@ def stated(manifest: Manifest) -> dict[str, float]:
     return {} if found == dict(sorted(Manifest("x", {"id": "x"}, ()).strength.items())) else found
 
 
+def metadata(manifest: Manifest) -> dict[str, Any]:
+    """What the front matter of a page repeats of the manifest."""
+    method, base = manifest.method, manifest.base
+    texts = {
+        "name": manifest.name, "method": method.get("id", ""), "method_version": method.get("version", ""),
+        "family": manifest.family, "base": base.get("model") or "", "base_revision": base.get("revision") or "",
+    }  # fmt: skip
+    return {name: flat(text) for name, text in texts.items()} | {
+        "becomes": [flat(concept.anchor or "") for concept in manifest.concepts],
+        "kept": [flat(text) for text in manifest.preserve], "seed": manifest.seed,
+        "strength": stated(manifest) or None,
+    }  # fmt: skip
+
+
 def again(manifest: Manifest) -> Iterator[tuple[object, ...]]:
     """The command that makes the artifact again, in parts; nothing where no single command made it."""
     base, concepts = manifest.base, manifest.concepts

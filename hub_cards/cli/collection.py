@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 
+from erase_plugins.artifacts.reference import SCHEME
 from erase_plugins.cli.collection import facts
 from erase_plugins.cli.command import check_output, declare, force_option, quiet_client, saved_facts, say_saved
 from erase_plugins.cli.console import emit, say
 from erase_plugins.errors import RequestError
 from hub_cards.cli.pull import fetch_options
 from hub_cards.cli.push import push_options, requirement_option, say_pushed, show
-from hub_cards.references import SCHEME
 
 
 @declare("push", example="library me/library")
@@ -22,7 +22,7 @@ from hub_cards.references import SCHEME
 @push_options
 def push(folder: str, repo: str, **options: Any) -> None:
     """Publish a collection with its card; only what differs is sent, and nothing leaves without --prune."""
-    from hub_cards.collections import push_collection
+    from hub_cards.others import push_collection
 
     quiet_client()
     done = push_collection(folder, repo, **options, show=show)
@@ -43,10 +43,9 @@ def pull(
     layouts: tuple[str, ...], all_files: bool, offline: bool, force: bool,
 ) -> None:  # fmt: skip
     """Fetch some artifacts of a published collection, by name or by erased concept; the rest is not downloaded."""
+    from erase_plugins.artifacts.reference import parse
     from erase_plugins.cli.run import lines_of
-    from hub_cards.collections import pull_collection
-    from hub_cards.fetching import ALL
-    from hub_cards.references import parse
+    from hub_cards.pulling import pull_collection
 
     quiet_client()
     wanted = list(dict.fromkeys([*names, *lines_of(names_file), *parse(repo).names]))
@@ -55,7 +54,8 @@ def pull(
     if merge:
         _merge(repo, wanted, into, model, offline, force)
         return
-    pulled = pull_collection(repo, wanted, into, layouts=(ALL,) if all_files else layouts, offline=offline, force=force)
+    layouts = ("all",) if all_files else layouts
+    pulled = pull_collection(repo, wanted, into, layouts=layouts, offline=offline, force=force)
     found = pulled.find(wanted)
     say(f"{len(found)} artifacts, verified, in {pulled.path}")
     emit({"schema": 1, "folder": str(pulled.path), **facts(pulled, found)})
@@ -63,7 +63,7 @@ def pull(
 
 def _merge(repo: str, names: list[str], into: str | None, model: str | None, offline: bool, force: bool) -> None:
     from erase_plugins.cli.command import base_for
-    from hub_cards.collections import merged
+    from hub_cards.pulling import merged
 
     if into is None:
         raise RequestError("--merge needs --into DIR, the artifact folder to write")

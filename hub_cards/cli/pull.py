@@ -30,15 +30,14 @@ def command(
 
     Hashes, names, shapes and values are verified before it is used.
     """
-    from hub_cards.fetching import ALL
+    from erase_plugins.artifacts.reference import split
     from hub_cards.pulling import pull
-    from hub_cards.references import split
 
     quiet_client()
     name, revision = split(repo)
     if into is not None:
         check_output(into, force)
-    artifact = pull(repo, into, model=model, layouts=(ALL,) if all_files else layouts, force=force, offline=offline)
+    artifact = pull(repo, into, model=model, layouts=("all",) if all_files else layouts, force=force, offline=offline)
     say(f"{name}: {', '.join(artifact.manifest.erased) or 'a LoRA without manifest'}, verified")
     place, listed, use = artifact.path, artifact.manifest.files, into or f"hub:{repo.removeprefix('hub:')}"
     files = [item for item in listed if place.is_file() or (place / item.name).is_file()]

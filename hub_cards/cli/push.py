@@ -5,14 +5,16 @@ With what the commands that publish share: their options, what is shown before, 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import click
 
-from erase_plugins.cli.command import declare, dry_run_option, existing, guard_key_option, quiet_client, stacked
+from erase_plugins.cli.command import declare, dry_run_option, existing, quiet_client, stacked
 from erase_plugins.cli.console import emit, hint, human_bytes, say, state, use_it
+from erase_plugins.cli.pairs import asked, draw, drawing_options
 from erase_plugins.errors import RequestError
 from erase_plugins.plain_text import scrub
 
@@ -51,40 +53,6 @@ push_options = stacked(
     personal_option,
     dry_run_option,
 )
-#: pictures, the same for every command that makes a page
-drawing_options = stacked(
-    click.option("--pairs", type=click.IntRange(1, 50), metavar="N", help="Draw N pairs with the base and the erased "
-                 "model."),
-    click.option("--pair-prompt", "prompts", multiple=True, metavar="TEXT", help="What to draw; repeat for several "
-                 "pairs."),
-    click.option("--model", help="Base model for the pairs; what the artifact names if left out."),
-    click.option("--device", default="cpu", show_default=True, help="Device for the pairs: cpu, cuda, mps ..."),
-    guard_key_option,
-    click.option("--unblurred", is_flag=True, help="Show pictures of explicit concepts and persons as they are."),
-    click.option("--adult/--no-adult", default=None, help="Ask visitors of the page first (tag "
-                 "not-for-all-audiences); by default for explicit concepts."),
-)  # fmt: skip
-
-
-def asked(given: dict[str, Any]) -> dict[str, Any]:
-    """Takes what `drawing_options` brought out of the options of a command, for `draw`."""
-    return {name: given.pop(name) for name in ("pairs", "prompts", "model", "device", "guard_key")}
-
-
-def draw(artifact: Any, report: str | None, how: dict[str, Any]) -> Any:
-    """The pairs that were asked for, or None."""
-    how = dict(how)
-    if not (count := how.pop("pairs") or len(how["prompts"])):
-        return None
-    from erase_plugins.cli.command import quiet_libraries
-    from erase_plugins.evaluation.saved import read_report
-    from erase_plugins.workflow.pairs import draw_pairs
-
-    quiet_libraries()
-    found, _ = read_report(report)
-    drawn = draw_pairs(artifact, count, report=found, **how)
-    say(f"drew {len(drawn.pairs)} pairs: {', '.join(pair.prompt for pair in drawn.pairs)[:200]}")
-    return drawn
 
 
 def show(bundle: Any) -> None:
@@ -156,12 +124,11 @@ def command(artifact: str, repo: str, report: str | None, merged: str | None, st
     """Publish an artifact folder with its card; what is there stays. Log in with `hf auth login` or HF_TOKEN."""
     from erase_plugins.records.release import is_release
     from erase_plugins.workflow.artifacts import load_artifact
-    from hub_cards.checkpoint import push_merged
-    from hub_cards.heads import push_head
+    from hub_cards.others import push_head, push_merged
     from hub_cards.pushing import push
 
     quiet_client()
-    place, wanted, blur = existing(artifact), asked(given), False if given.pop("unblurred") else None
+    place, (wanted, blur) = existing(artifact), asked(given)
     page = {name: given.pop(name) for name in ("pictures", "gallery", "adult", "publish_attacks", "space")}
     if is_release(place):
         use = f"check it: hf download {repo} --local-dir head && erase-plugins verify-certificate head"
@@ -176,20 +143,17 @@ def command(artifact: str, repo: str, report: str | None, merged: str | None, st
         say_pushed(full, repo, use_it(model=repo))
         return
     if wanted["pairs"] or wanted["prompts"]:
-        page["gallery"] = partial(draw, loaded, report, wanted)
+        page["gallery"] = partial(draw, loaded, report, wanted, blur)
     done = push(loaded, repo, report=report, blur=blur, **page, **given)
     say_pushed(done, repo, use_it(f"hub:{repo}", model=loaded.manifest.base.get("model") or ""))
 
 
 def asked_licence(base: Mapping[str, Any], given: str | None) -> str | None:
     """The given licence id; where nobody knows that of the base and somebody is at the terminal, what they type."""
-    import sys
-
     from erase_plugins.licences import licence_of
 
     if licence_of(base, given) is not None or state().json or not sys.stdin.isatty():
         return given
     name = base.get("model") or "the base model"
-    return str(
-        click.prompt(f"The licence of {scrub(str(name))} is not known here. Licence id as the Hub names it")
-    ).strip()
+    unknown = f"The licence of {scrub(str(name))} is not known here. Licence id as the Hub names it"
+    return str(click.prompt(unknown)).strip()

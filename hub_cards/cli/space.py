@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import tempfile
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ import click
 from erase_plugins.cli.alongside import call
 from erase_plugins.cli.command import check_output, declare, dry_run_option, existing, force_option, quiet_client
 from erase_plugins.cli.console import emit, human_bytes, say
-from hub_cards.cli.push import asked, draw, drawing_options, personal_option, requirement_option, show
+from erase_plugins.cli.pairs import asked, draw, drawing_options
+from hub_cards.cli.push import personal_option, requirement_option, show
 
 
 @declare("space", example="me/no-pizza --local")
@@ -41,14 +42,15 @@ def command(
     Without --artifact the published OWNER/NAME is shown, with the pictures of its page. Without --requirement the Space
     holds a copy of erase-plugins.
     """
+    from erase_plugins.artifacts.reference import SCHEME, check_repo
     from erase_plugins.errors import MissingExtra
+    from erase_plugins.page.space import APP, space_files, write_space
     from erase_plugins.workflow.artifacts import load_artifact
     from erase_plugins.workflow.pairs import read_gallery
-    from hub_cards.bundle import Bundle
-    from hub_cards.errors import check_repo
+    from hub_cards.bundle import How
+    from hub_cards.others import push_space
+    from hub_cards.pulling import published_gallery
     from hub_cards.pushing import ready, unchecked
-    from hub_cards.references import SCHEME
-    from hub_cards.space import APP, push_space, space_files, write_space
 
     if local and importlib.util.find_spec("gradio") is None:
         raise MissingExtra("space --local", "ui")
@@ -56,14 +58,14 @@ def command(
     name = check_repo(repo).split("/")[1]
     context = click.get_current_context()
     passing = tempfile.TemporaryDirectory(prefix="erase-plugins-space-") if local and out is None else nullcontext("")
-    folder = check_output(
-        out or Path(context.with_resource(passing), f"{name}-space"), force, kind="space", dry_run=dry_run
-    )
+    out = out or str(Path(context.with_resource(passing), f"{name}-space"))
+    folder = check_output(out, force, kind="space", dry_run=dry_run)
     loaded = load_artifact(existing(artifact or f"{SCHEME}{repo}"))
     if push and not dry_run:
-        ready(Bundle(loaded, repo, (), private=private, repo_type="space"), prune=True)
-    wanted, blur = asked(given), False if given.pop("unblurred") else None
-    drawn = draw(loaded, None, wanted) or (read_gallery(gallery) if gallery else None)
+        how = How(private=private)
+        ready(how.bundle(loaded, repo, (), "", repo_type="space"), how)
+    wanted, blur = asked(given)
+    drawn = draw(loaded, None, wanted, blur) or (read_gallery(gallery) if gallery else None)
     drawn = drawn or (published_gallery(repo) if artifact is None else None)
     files = space_files(loaded, repo, copy=artifact is not None, gallery=drawn, blur=blur, adult=adult, **given)
     options = {"private": private, "prune": prune, "personal": personal, "dry_run": dry_run, "show": show}
@@ -82,23 +84,3 @@ def command(
           "pushed": None if done is None else {**done.bundle.to_dict(), "commit": done.commit}})  # fmt: skip
     if local and not dry_run:
         context.exit(call([sys.executable, APP], folder))
-
-
-def published_gallery(repo: str) -> Any:
-    """The pairs on the published page, each picture as it was announced and no larger than one; None if it has none."""
-    from huggingface_hub.errors import EntryNotFoundError
-
-    from erase_plugins.workflow.pairs import INDEX, parse_index, read_gallery
-    from hub_cards.fetching import Fetched
-
-    got = Fetched(repo, offline=False)
-
-    def fetched() -> Any:
-        with suppress(EntryNotFoundError):  # also in the cache, where there is no network
-            index = got.one(INDEX, None)
-            for pair in parse_index(index.read_text(encoding="utf-8", errors="replace")).pairs:
-                for name in (pair.before, pair.after):
-                    got.one(name, index.parents[1].name)
-            return read_gallery(index.parents[1])
-
-    return got.verified(fetched)

@@ -9,10 +9,10 @@ import pytest
 
 import hub_cards
 from erase_plugins.errors import ArtifactError, PushRefused
+from erase_plugins.evaluation.published import attack_files
 from erase_plugins.evaluation.saved import parse, read_attacks
 from erase_plugins.types import AttackReport, EvalRow
 from hub_cards import templates
-from hub_cards.evidence import attack_files
 from hub_cards.model_card import card
 from tests.cli.conftest import erase  # noqa: F401
 from tests.hub.conftest import REPO
@@ -202,8 +202,8 @@ def test_broken_and_strange_files(pizza, tmp_path):
 
 def test_what_is_published_is_a_report_again(pizza):
     for found in (False, True):
-        (file,) = attack_files([attack(pizza)], None, found)
-        again = parse(file.name, file.source)
+        ((name, data),) = attack_files([attack(pizza)], None, found).items()
+        again = parse(name, data)
         told = [templates.page("attacks.md.j2", {"attacks": [item]}) for item in (again, attack(pizza))]
         assert told[0] == told[1]
 

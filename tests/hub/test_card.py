@@ -12,15 +12,15 @@ from huggingface_hub import ModelCard, constants
 
 import hub_cards
 from erase_plugins import Concept, EvalReport, hookimpl
+from erase_plugins.artifacts.reference import Source, parse
 from erase_plugins.concept_text import read_concept
 from erase_plugins.errors import ArtifactError, PushRefused, RequestError
 from erase_plugins.evaluation.wording import number
 from erase_plugins.licences import Licence
 from erase_plugins.markdown import block, commands, flat, literal, prose
+from erase_plugins.page.space import readme
 from erase_plugins.types import AttackReport, Certificate, DataRef, EvalRow, ForgetItem
 from erase_plugins.workflow.pairs import Gallery, Pair, names
-from hub_cards.references import Source, parse
-from hub_cards.space import readme
 from tests.hub.conftest import REPO
 
 ROWS = (
@@ -358,7 +358,7 @@ def test_the_link_of_a_licence_is_a_plain_address_or_none(pizza, link):
 
 
 def test_only_names_that_we_give_to_pictures_are_shown_and_replaced(hub, pizza):
-    from hub_cards.evidence import is_picture
+    from erase_plugins.evaluation.published import is_picture
 
     assert is_picture("images/figure-curve.v2.png")
     for name in (

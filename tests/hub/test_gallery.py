@@ -112,7 +112,7 @@ def test_blurred_pictures_hold_no_detail(drawn):
 
 
 def test_what_was_written_reads_back_and_is_labelled_once(drawn, tmp_path):
-    from hub_cards.cli.card import write
+    from erase_plugins.cli.pairs import write
 
     write(tmp_path / "README.md", "x", drawn, False)
     for place in (tmp_path, tmp_path / "images"):
@@ -123,7 +123,7 @@ def test_what_was_written_reads_back_and_is_labelled_once(drawn, tmp_path):
 
 
 def test_damaged_galleries_are_refused(drawn, tmp_path):
-    from hub_cards.cli.card import write
+    from erase_plugins.cli.pairs import write
 
     with pytest.raises(ArtifactError, match="card --pairs 3"):
         read_gallery(tmp_path)

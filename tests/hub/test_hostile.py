@@ -15,7 +15,6 @@ from erase_plugins.artifacts.manifest import ArtifactFile
 from erase_plugins.errors import EraseError, HubError
 from erase_plugins.testing.models import shared_pipeline
 from erase_plugins.workflow.collection import build_collection
-from hub_cards.fetching import wanted_files
 from tests.artifacts.fuzz import snapshot, unchanged
 from tests.hub.conftest import REPO, contents, shared_blobs
 from tests.hub.hostile import MANIFEST, WEIGHTS, cases
@@ -106,8 +105,8 @@ def test_ten_thousand_files_are_chosen_from_at_once(pizza):
     rows = [ArtifactFile(f"f{number}.safetensors", "kohya", "0" * 64, 1) for number in range(10_000)]
     manifest = replace(pizza.manifest, files=(*pizza.manifest.files, *rows))
     started = time.process_time()
-    assert len(wanted_files(manifest, ["kohya"])) == 10_002
-    assert len(wanted_files(replace(manifest, files=tuple(rows)), ())) == 10_000
+    assert len(manifest.wanted(["kohya"])) == 10_002
+    assert len(replace(manifest, files=tuple(rows)).wanted(())) == 10_000
     assert time.process_time() - started < 3
 
 

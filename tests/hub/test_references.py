@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from erase_plugins.artifacts.reference import Source, parse
 from erase_plugins.errors import RequestError
-from hub_cards.references import Source, parse
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,13 @@ from PIL.PngImagePlugin import PngInfo
 import hub_cards
 from erase_plugins import Concept
 from erase_plugins.errors import PushRefused
+from erase_plugins.page.space import space_files
 from erase_plugins.testing.models import fresh_pipeline, shared_pipeline
 from erase_plugins.workflow.collection import build_collection
 from erase_plugins.workflow.pairs import draw_pairs
 from hub_cards.bundle import PushFile
+from hub_cards.others import push_space
 from hub_cards.pushing import check_files
-from hub_cards.space import push_space, space_files
 from tests.cli.conftest import erase  # noqa: F401
 from tests.hub.conftest import REPO
 from tests.hub.test_card import report

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import hub_cards
 
-#: reached; the aim is 1700
-MOST = 2201
+#: reached; the aim was 1700
+MOST = 1696
 _NONE = {
     tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER,
     tokenize.ENCODING,

@@ -28,10 +28,11 @@ from erase_plugins import Concept, generate
 from erase_plugins.artifacts.places import MARKER
 from erase_plugins.errors import HubError, RequestError
 from erase_plugins.page import package
+from erase_plugins.page.space import space_files, write_space
 from erase_plugins.testing.models import shared_pipeline
 from erase_plugins.workflow import models
 from erase_plugins.workflow.pairs import draw_pairs, picture
-from hub_cards.space import push_space, space_files, write_space
+from hub_cards.others import push_space
 from tests.cli.conftest import erase  # noqa: F401
 from tests.comfy_nodes.comfy_server import own_port
 from tests.hub.conftest import REPO
@@ -290,7 +291,7 @@ def test_on_the_command_line(hub, pizza, drawn, erase, tmp_path, monkeypatch):  
 
 
 def test_pictures_of_a_published_page_are_checked_before_they_come(hub, pizza, drawn, monkeypatch):
-    from hub_cards.cli.space import published_gallery
+    from hub_cards.pulling import published_gallery
 
     hub_cards.push(pizza, "tester/plain", license="mit")
     assert published_gallery("tester/plain") is None

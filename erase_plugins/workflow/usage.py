@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from erase_plugins.artifacts.manifest import Manifest
+from erase_plugins.artifacts.verify import ADAPTER
 from erase_plugins.evaluation.wording import DRAWS
 from erase_plugins.families.source import EMBEDDED, POCKET
 from erase_plugins.manager import get_manager
@@ -16,7 +17,6 @@ from erase_plugins.workflow.pairs import choose_prompts
 AUTO = {"image-classification": "AutoModelForImageClassification", "text-generation": "AutoModelForCausalLM"}
 #: what diffusers itself loads from a repository
 STOCK = "pytorch_lora_weights.safetensors"
-ADAPTER = "adapter_model.safetensors"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -48,6 +48,11 @@ def uses(artifact: Any, repo: str) -> dict[str, Any]:
                      if not part or part.isidentifier()],
         "solvable": isinstance(artifact.edit.meta.get("statistics"), dict),
     }  # fmt: skip
+
+
+def has_lora(manifest: Manifest) -> bool:
+    """Whether one of the files is a LoRA that stock diffusers loads from a repository."""
+    return any("diffusers" in readers(item.layout) for item in manifest.files)
 
 
 def task_of(manifest: Manifest) -> str:

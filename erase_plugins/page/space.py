@@ -1,4 +1,4 @@
-"""A Space for an artifact: a small Gradio page that draws the base and the erased model side by side."""
+"""A Space for an artifact: a small Gradio page that draws the base and the erased model side by side, as files."""
 
 from __future__ import annotations
 
@@ -7,23 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.artifacts.atomic import atomic_folder
-from erase_plugins.artifacts.manifest import FILENAME
+from erase_plugins.artifacts.manifest import FILENAME, PATCH
+from erase_plugins.artifacts.reference import SCHEME, address
 from erase_plugins.errors import ArtifactError
 from erase_plugins.evaluation.sensitive import adults_only, to_blur
 from erase_plugins.families.source import POCKET
 from erase_plugins.licences import licence_of
-from erase_plugins.markdown import flat, listed
+from erase_plugins.markdown import Inert, flat, listed
 from erase_plugins.page.package import carried
 from erase_plugins.page.studio import Settings
+from erase_plugins.readme import ADULT, CARD
+from erase_plugins.templates import Pages
 from erase_plugins.workflow.artifacts import load_artifact
 from erase_plugins.workflow.pairs import Gallery
-from hub_cards.bundle import CARD, How, PushFile
-from hub_cards.front_matter import ADULT
-from hub_cards.pushing import publish
-from hub_cards.references import SCHEME
-from hub_cards.sending import Pushed
-from hub_cards.templates import document, page
-from hub_cards.usage import hub_id
+from erase_plugins.workflow.usage import hub_id
 
 APP = "app.py"
 #: folder of a Space's own copy of an artifact
@@ -34,8 +31,7 @@ GRADIO = "6.31.0"
 PYTHON = "3.12"
 #: hardware that the page suggests to who copies the Space: the embedded model needs no card
 SMALL, CARD_16GB = "cpu-basic", "t4-small"
-#: the layout that carries every kind of change
-_LAYOUT = "patch"
+_PAGES = Pages(Path(__file__).parent / "templates", {"address": lambda path: Inert(address(path)), "hub_id": hub_id})
 
 
 def space_files(
@@ -87,18 +83,19 @@ def copied(loaded: Any) -> dict[str, bytes | Path]:
     if place is None or not place.is_dir():
         raise ArtifactError(f"'{loaded.name}' is not an artifact folder; save it first (artifact.save)")
     listed = [item for item in loaded.manifest.files if (place / item.name).is_file()]
-    chosen = [item.name for item in listed if item.layout == _LAYOUT] or [item.name for item in listed]
+    chosen = [item.name for item in listed if item.layout == PATCH] or [item.name for item in listed]
     return {f"{COPY}/{name}": place / name for name in (FILENAME, *chosen)}
 
 
 def app(loaded: Any, repo: str, copy: bool) -> str:
     """The text of app.py."""
     manifest = loaded.manifest
+    about = _PAGES.page("about.md.j2", {"manifest": manifest}).strip()
     settings = Settings.showing(
         manifest, COPY if copy else f"{SCHEME}{repo}", title=f"Erased: {', '.join(manifest.erased[:5])}",
-        heading=f"Erased: {listed(manifest.erased, 5)}", about=page("about.md.j2", {"manifest": manifest}).strip(),
+        heading=f"Erased: {listed(manifest.erased, 5)}", about=about,
     )  # fmt: skip
-    return page("app.py.j2", {"settings": vars(settings)})
+    return _PAGES.page("app.py.j2", {"settings": vars(settings)})
 
 
 def readme(loaded: Any, repo: str, license: str | None, adult: bool) -> str:
@@ -114,7 +111,7 @@ def readme(loaded: Any, repo: str, license: str | None, adult: bool) -> str:
         "models": [repo, *([base] if base else [])],
         "tags": ["erase-plugins", "concept-erasure", *([ADULT] if adult else [])],
     }  # fmt: skip
-    return document(data, "space.md.j2", {"manifest": manifest, "repo": repo})
+    return _PAGES.document(data, "space.md.j2", {"manifest": manifest, "repo": repo})
 
 
 def write_space(files: Mapping[str, bytes | Path], folder: str | Path, force: bool = False) -> Path:
@@ -126,24 +123,3 @@ def write_space(files: Mapping[str, bytes | Path], folder: str | Path, force: bo
             (work / name).parent.mkdir(parents=True, exist_ok=True)
             (work / name).write_bytes(source if isinstance(source, bytes) else source.read_bytes())
     return target
-
-
-def push_space(artifact: Any, repo: str, files: Mapping[str, bytes | Path], **options: Any) -> Pushed:
-    """Publishes the files as Space ``repo`` in one commit; other files of the Space are left alone.
-
-    Args:
-        artifact: the `Artifact` that it is about; plugins may ask for it before the push.
-        repo: "owner/name".
-        files: from `space_files`.
-        options: private, prune (also pairs that are about other weights), personal, dry_run, show; see
-            `hub_cards.bundle.How`.
-
-    Raises:
-        HubError, PushRefused, NotAllowed: as for `hub_cards.push`.
-    """
-    how = How.checked(repo, options)
-    listed = tuple(PushFile(name, source) for name, source in files.items() if name != CARD)
-    text = PushFile(CARD, files[CARD]).open().read().decode()
-    message = f"Space for {', '.join(artifact.manifest.erased)[:60]} erased"
-    bundle = how.bundle(artifact, repo, listed, message, repo_type="space")
-    return publish(bundle, lambda _: text, how)
