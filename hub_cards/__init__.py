@@ -20,8 +20,8 @@ _PUBLIC = {
     "pull": "hub_cards.pulling",
     "pull_collection": "hub_cards.pulling",
     "push": "hub_cards.pushing",
-    "push_collection": "hub_cards.others",
-    "push_merged": "hub_cards.others",
+    "push_collection": "hub_cards.other_pushes",
+    "push_merged": "hub_cards.other_pushes",
     "search": "hub_cards.searching",
 }
 #: command -> one line of help; the modules in hub_cards.cli are imported when the command is used

@@ -22,7 +22,7 @@ from hub_cards.cli.push import push_options, requirement_option, say_pushed, sho
 @push_options
 def push(folder: str, repo: str, **options: Any) -> None:
     """Publish a collection with its card; only what differs is sent, and nothing leaves without --prune."""
-    from hub_cards.others import push_collection
+    from hub_cards.other_pushes import push_collection
 
     quiet_client()
     done = push_collection(folder, repo, **options, show=show)

@@ -124,7 +124,7 @@ def command(artifact: str, repo: str, report: str | None, merged: str | None, st
     """Publish an artifact folder with its card; what is there stays. Log in with `hf auth login` or HF_TOKEN."""
     from erase_plugins.records.release import is_release
     from erase_plugins.workflow.artifacts import load_artifact
-    from hub_cards.others import push_head, push_merged
+    from hub_cards.other_pushes import push_head, push_merged
     from hub_cards.pushing import push
 
     quiet_client()

@@ -48,7 +48,7 @@ def command(
     from erase_plugins.workflow.artifacts import load_artifact
     from erase_plugins.workflow.pairs import read_gallery
     from hub_cards.bundle import How
-    from hub_cards.others import push_space
+    from hub_cards.other_pushes import push_space
     from hub_cards.pulling import published_gallery
     from hub_cards.pushing import ready, unchecked
 

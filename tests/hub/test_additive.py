@@ -15,7 +15,7 @@ from erase_plugins.page.space import space_files
 from erase_plugins.testing.models import fresh_pipeline, shared_pipeline
 from erase_plugins.workflow.collection import build_collection
 from erase_plugins.workflow.pairs import draw_pairs
-from hub_cards.others import push_space
+from hub_cards.other_pushes import push_space
 from tests.cli.conftest import erase  # noqa: F401
 from tests.hub.conftest import REPO
 from tests.hub.test_card import report

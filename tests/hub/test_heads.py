@@ -8,7 +8,7 @@ from huggingface_hub import HfApi, snapshot_download
 from erase_plugins.errors import PushRefused
 from erase_plugins.records.certificate import CERTIFICATE, LEDGER, verify
 from erase_plugins.records.release import write_release
-from hub_cards.others import push_head
+from hub_cards.other_pushes import push_head
 from tests.cli.conftest import invoke
 from tests.records.conftest import _learned, learned  # noqa: F401
 

@@ -32,7 +32,7 @@ from erase_plugins.page.space import space_files, write_space
 from erase_plugins.testing.models import shared_pipeline
 from erase_plugins.workflow import models
 from erase_plugins.workflow.pairs import draw_pairs, picture
-from hub_cards.others import push_space
+from hub_cards.other_pushes import push_space
 from tests.cli.conftest import erase  # noqa: F401
 from tests.comfy_nodes.comfy_server import own_port
 from tests.hub.conftest import REPO

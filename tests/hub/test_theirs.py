@@ -13,7 +13,7 @@ from erase_plugins import Concept
 from erase_plugins.errors import PushRefused
 from erase_plugins.page.space import space_files
 from erase_plugins.workflow.collection import build_collection
-from hub_cards.others import push_space
+from hub_cards.other_pushes import push_space
 from tests.hub.conftest import REPO
 from tests.hub.test_additive import by_hand, data, page
 from tests.hub.test_card import report
