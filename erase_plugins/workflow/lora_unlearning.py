@@ -64,10 +64,10 @@ class Schedule:
         probed: steps on whose states and prompts that is settled.
     """
 
-    steps: int = 20
+    steps: int = 60
     batch: tuple[int, int, int] = (5, 7, 4)
-    rate: float = 0.01
-    keep: float = 4.0
+    rate: float = 0.02
+    keep: float = 1.0
     prompts: int = 16
     asked: float = 0.72
     fillers: int = 192
