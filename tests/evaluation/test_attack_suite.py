@@ -80,6 +80,7 @@ class Compared(Fixed):
 def test_a_reference_goes_to_the_attacks_that_take_one(tmp_path):
     (tmp_path / "twin").mkdir()
     (tmp_path / "twin" / "config.json").write_text("{}")
+    (tmp_path / "twin" / "weights.bin").touch()
     run(Fixed("first"), Compared("second"), out=tmp_path / "out", reference=str(tmp_path / "twin"))
     stored = json.loads((tmp_path / "out" / "attack-second.json").read_text())
     assert stored["details"]["reference"] == str(tmp_path / "twin")
