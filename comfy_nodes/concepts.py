@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 from erase_plugins.concept_text import read_concept
-from erase_plugins.errors import EraseError, RequestError
-from erase_plugins.hints import sentence_of
+from erase_plugins.errors import RequestError
 from erase_plugins.types import Concept
+
+from .wording import refusal
 
 #: not inside of a word: the # of "C#" is its own
 _COMMENT = re.compile(r"(?:^|\s)#")
@@ -55,17 +56,9 @@ def read_phrases(text: str) -> tuple[str, ...]:
 
 def phrase_problem(text: str) -> str | None:
     """Why a text box of phrases cannot be used; None if it can."""
-    try:
-        read_phrases(text)
-    except EraseError as error:
-        return sentence_of(error)
-    return None
+    return refusal(read_phrases, text)
 
 
 def concept_problem(text: str) -> str | None:
     """Why the text box cannot be used; None if it can."""
-    try:
-        read_concepts(text)
-    except EraseError as error:
-        return sentence_of(error)
-    return None
+    return refusal(read_concepts, text)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from erase_plugins.concept_text import read_concept
-from erase_plugins.errors import EraseError, RequestError, UnknownName
-from erase_plugins.hints import sentence_of
+from erase_plugins.errors import RequestError, UnknownName
 from erase_plugins.options import describe
 from erase_plugins.types import Concept
 
 from .concepts import read_lines
 from .rows import split
+from .wording import refusal
 
 #: options of every method that trains
 TRAINING = {"seed": 0, "preview_every": 20}
@@ -51,11 +51,7 @@ def read_erasures(text: str, kind: str = "object") -> tuple[Row, ...]:
 
 def erasures_problem(text: str) -> str | None:
     """Why the text box cannot be used; None if it can."""
-    try:
-        read_erasures(text)
-    except EraseError as error:
-        return sentence_of(error)
-    return None
+    return refusal(read_erasures, text)
 
 
 def read_options(text: str) -> dict[str, str]:

@@ -12,9 +12,9 @@ from difflib import get_close_matches
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from erase_plugins.errors import ArtifactError, RequestError
-from erase_plugins.hints import sentence_of
 
 from . import host
+from .wording import refusal
 
 NOTHING = "(no artifact in models/erase_plugins yet)"
 NO_COLLECTION = "(no collection in models/erase_plugins yet)"
@@ -187,11 +187,7 @@ def find_model(entry: str) -> Path:
 
 def entry_problem(entry: str) -> str | None:
     """Why an entry cannot be loaded; None if it is there."""
-    try:
-        find(entry)
-    except ArtifactError as error:
-        return sentence_of(error)
-    return None
+    return refusal(find, entry)
 
 
 def state(entry: str) -> str:

@@ -1,7 +1,8 @@
-"""Guards of an artifact in front of a CLIP: it looks at every text that a graph gives it to encode.
+"""Guards of an artifact in a graph. Those that look at prompts look at every text that a CLIP is given to encode.
 
-A guard sits on the tokenizer of a clone, where clip skip, LoRAs and further nodes leave it. What our own nodes encode
-(concepts to erase, pictures to look at) is not looked at. Those that steer the guidance have no place here.
+Such a guard sits on the tokenizer of a clone, where clip skip, LoRAs and further nodes leave it. What our own nodes
+encode (concepts to erase, pictures to look at) is not looked at. Guards of other packages may say themselves what they
+do with MODEL and CLIP (``in_graph``). The built-in ones that steer the guidance have no place here.
 """
 
 from __future__ import annotations
@@ -98,44 +99,46 @@ def check_measurable(artifact: Any) -> None:
         )
 
 
-def guarded(clip: Any, artifact: Any, target: Any, any_base: bool) -> tuple[Any, list[str]]:
-    """A clone of a CLIP with the guards of an artifact in front of it, and lines for the report.
+def guarded(model: Any, clip: Any, artifact: Any, target: Any, any_base: bool) -> tuple[Any, Any, list[str]]:
+    """MODEL and CLIP with the guards of an artifact, and lines for the report; clones where a guard acts on them.
 
     Args:
-        clip: with or without other guards; stays as it is.
-        artifact: with guards, or without (then the CLIP itself comes back).
+        model, clip: with or without other guards; stay as they are.
+        artifact: with guards, or without (then MODEL and CLIP themselves come back).
         target: the connected model.
         any_base: allow another text encoder than the one that a guard was calibrated on.
 
     Raises:
-        Unsupported: a guard that steers the guidance, or no CLIP is connected.
+        Unsupported: a guard that has no place in a graph, or no CLIP is connected.
         RequestError: hashed keywords, whose key no graph may hold.
-        BaseMismatch, CorruptArtifact: as `erase_plugins.runtime.guardrails.attach.attach_guards`.
+        BaseMismatch, CorruptArtifact, PluginError: as `erase_plugins.runtime.guardrails.attach.attach_guards`.
     """
     from erase_plugins.artifacts.policy import policies
-    from erase_plugins.runtime.guardrails.attach import check_stage, kind_of
+    from erase_plugins.runtime.guardrails.attach import blamed, check_stage, kind_of
     from erase_plugins.runtime.guardrails.watch import Placing
 
     watches, lines = [], []
     for policy in policies(artifact.manifest):
         for stage in policy["stages"]:
-            kind = stage["type"]
-            if kind in _INSTEAD:
-                how = _INSTEAD[kind].format(text=str(stage.get("text", ""))[:200])
-                raise Unsupported(f"the guard '{kind}' has no place in ComfyUI; {how}")
-            found = kind_of(stage)
+            kind, found, placing = stage["type"], kind_of(stage), Placing(policy, stage, target, 1.0)
+            check_stage(artifact.manifest, found, target, any_base)
+            if hasattr(found, "in_graph"):
+                with blamed(found):
+                    model, clip, line = found.in_graph(placing, model, clip)
+                lines.append(f"guard of {policy['concept']} ({kind}): {line}")
+                continue
             if not hasattr(found, "looker"):
-                raise Unsupported(f"the guard '{kind}' has no place in ComfyUI; erase the concept")
+                how = _INSTEAD.get(kind, "erase the concept").format(text=str(stage.get("text", ""))[:200])
+                raise Unsupported(f"the guard '{kind}' has no place in ComfyUI; {how}")
             if clip is None:
                 raise Unsupported(f"the guard '{kind}' looks at prompts; connect the CLIP of this model")
-            check_stage(artifact.manifest, found, target, any_base)
-            watches.append(Watch(policy, found.looker(Placing(policy, stage, target, 1.0)), artifact.manifest.name))
+            with blamed(found):
+                watches.append(Watch(policy, found.looker(placing), artifact.manifest.name))
             lines.append(
                 f"guard of {policy['concept']} ({kind}, {policy['action']}): looks at every text that the CLIP behind "
                 "this node encodes; give negative prompts the CLIP in front of it. Nothing is removed from the weights"
             )
-    if not watches:
-        return clip, []
-    clone = clip.clone()
-    clone.tokenizer = GuardedTokenizer(clip.tokenizer, watches)
-    return clone, lines
+    if watches:
+        plain, clip = clip, clip.clone()
+        clip.tokenizer = GuardedTokenizer(plain.tokenizer, watches)
+    return model, clip, lines

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.errors import ArtifactError, EraseError
-from erase_plugins.hints import sentence_of
 
 from . import files, host, hub, moving
+from .wording import refusal
 
 #: what names a repository on the Hub begins with
 HUB = "hub:"
@@ -69,13 +69,7 @@ def problem(name: str) -> str | None:
     there to choose from. Told before the queue takes a graph: an error in a running node costs what comes after it."""
     from erase_plugins.artifacts.verify import glance
 
-    if name == files.NOTHING:
-        return None
-    try:
-        glance(place_of(name))
-    except ArtifactError as error:
-        return sentence_of(error)
-    return None
+    return None if name == files.NOTHING else refusal(lambda: glance(place_of(name)))
 
 
 def is_here(name: str) -> bool:

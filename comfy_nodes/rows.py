@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from erase_plugins.errors import EraseError, RequestError
-from erase_plugins.hints import sentence_of
+from erase_plugins.errors import RequestError
 
 from .concepts import read_lines
+from .wording import refusal
 
 
 def read_rows(text: str) -> tuple[tuple[str, float], ...]:
@@ -56,8 +56,4 @@ def split(line: str) -> tuple[str, float]:
 
 def rows_problem(text: str) -> str | None:
     """Why the text box cannot be used; None if it can."""
-    try:
-        read_rows(text)
-    except EraseError as error:
-        return sentence_of(error)
-    return None
+    return refusal(read_rows, text)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from erase_plugins.hints import AnyHint, Command, Setting, in_words
+from collections.abc import Callable
+from typing import Any
+
+from erase_plugins.errors import EraseError
+from erase_plugins.hints import AnyHint, Command, Setting, in_words, sentence_of
 
 #: words in front of an option, and the option, with what a node says instead; {value} is what stands behind it
 _OPTIONS = {
@@ -71,3 +75,12 @@ def reword(error: Exception) -> None:
     """Changes the sentence of an exception into what a node says; its class and cause stay."""
     if len(error.args) == 1 and isinstance(error.args[0], str):
         error.args = (in_the_graph(error.args[0]),)
+
+
+def refusal(act: Callable[..., Any], *given: Any) -> str | None:
+    """What ``act`` says where it refuses what it is given; None where it does not. Widgets are checked so."""
+    try:
+        act(*given)
+    except EraseError as error:
+        return sentence_of(error)
+    return None

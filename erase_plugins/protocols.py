@@ -110,8 +110,10 @@ class GuardStage(Protocol):
 
     ``roles`` says in front of what it can stand: "text" (pipelines that read prompts), "language" (language models).
     Optional: ``measured = True`` (its stages hold numbers of the model that they were made on, so that the guard is
-    refused on another one), and ``looker(placing)``, where it looks at texts: an object whose ``check(text)`` gives a
-    `erase_plugins.artifacts.keyword_guard.Verdict`. ComfyUI takes that; other stages have no place there.
+    refused on another one), and what ComfyUI takes, where others have no place: ``looker(placing)``, where it looks at
+    texts: an object whose ``check(text)`` gives a `erase_plugins.artifacts.keyword_guard.Verdict`; or, where it looks
+    at anything else, ``in_graph(placing, model, clip)``, which leaves ComfyUI's MODEL and CLIP (or None) as they are
+    and returns those to draw with and a line for the report.
     """
 
     id: str

@@ -87,9 +87,7 @@ class EvalReport(Record):
 
     @classmethod
     def _revive(cls, known: dict[str, Any]) -> dict[str, Any]:
-        known = super()._revive(known)
-        known["rows"] = tuple(map(_row, known.get("rows", ())))
-        return known
+        return _shared(super()._revive(known))
 
     def row(self, metric: str, subject: str) -> EvalRow:
         """The row of one metric and subject.
@@ -149,12 +147,19 @@ class AttackReport(Record):
 
     @classmethod
     def _revive(cls, known: dict[str, Any]) -> dict[str, Any]:
-        known = super()._revive(known)
-        known["rows"] = tuple(map(_row, known.get("rows", ())))
+        known = _shared(super()._revive(known))
         for name in ("success", "control"):
             if name in known:
                 known[name] = _row(known[name])
         return known
+
+
+def _shared(known: dict[str, Any]) -> dict[str, Any]:
+    """Fields of both kinds of reports as they are in memory."""
+    known["rows"] = tuple(map(_row, known.get("rows", ())))
+    if isinstance(known.get("unwritten"), tuple):  # earlier versions stored names only
+        known["unwritten"] = dict.fromkeys(map(str, known["unwritten"]), "the reason was not kept")
+    return known
 
 
 def _row(item: Any) -> EvalRow:

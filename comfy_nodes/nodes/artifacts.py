@@ -45,8 +45,10 @@ def load_artifact(
             hub.write_down({"reference": opened.name}, prompt, extra_pnginfo, unique_id)
         told = check_fits(loaded, target, any_base)
         done = apply_edit(target, loaded.edit, strength, strength_clip)
-        used, guards = guarded(done.clip, loaded, target, any_base) if strength_clip else (done.clip, [])
-        if loaded.manifest.guards and not strength_clip:
+        drawing, used, guards = done.model, done.clip, list[str]()
+        if strength_clip:
+            drawing, used, guards = guarded(done.model, done.clip, loaded, target, any_base)
+        elif loaded.manifest.guards:
             guards = ["guards are off: strength_clip is 0"]
     text = "\n".join(
         [
@@ -59,7 +61,7 @@ def load_artifact(
             *told,
         ]
     )
-    return Result((done.model, used, loaded, text), text)
+    return Result((drawing, used, loaded, text), text)
 
 
 def save_artifact(

@@ -29,7 +29,7 @@ from erase_plugins.errors import RunRefused
 from erase_plugins.evaluation.attacks.phrasing import descriptions
 from erase_plugins.evaluation.draw import draw
 from erase_plugins.evaluation.guarded import answered, drawn, refused_places
-from erase_plugins.evaluation.prompts import Prompt, quick_prompts, worded_prompts
+from erase_plugins.evaluation.prompts import Prompt, quick_prompts, texts_and_seeds, worded_prompts
 from erase_plugins.evaluation.shares import knowing
 from erase_plugins.families.capabilities import DENOISER
 from erase_plugins.families.conditioning import Conditioning
@@ -139,11 +139,8 @@ class Yardstick:
         items = [item for part in self.sets.values() for item in part]
 
         def make(places: Sequence[int]) -> Tensor:
-            asked = [items[place] for place in places]
-            return draw(
-                self.target.pipe, [item.text for item in asked], [item.seed for item in asked],
-                denoiser=self.target.network(DENOISER),
-            )  # fmt: skip
+            asked = texts_and_seeds(items[place] for place in places)
+            return draw(self.target.pipe, *asked, denoiser=self.target.network(DENOISER))
 
         pictures = answered(self.target, [item.text for item in items], make, lambda _place: None)
         axis = items[0].axis

@@ -18,7 +18,7 @@ from erase_plugins.cli.command import (
     seed_option,
     strength_option,
 )
-from erase_plugins.cli.console import emit, progress, say, table
+from erase_plugins.cli.console import emit, hint, progress, say, table
 
 
 @declare("audit", example="pocket no-pizza --out audited")
@@ -57,7 +57,7 @@ def command(
     """Audit an "erased" MODEL, or an ARTIFACT on it: rates, attacks, pictures, one sentence to quote.
 
     ARTIFACT is anything that 'inspect' knows: a LoRA of any program, weights of an erased denoiser, an artifact folder.
-    A killed audit goes on when it is called again.
+    A killed audit goes on when it is called again with the same options.
     """
     from erase_plugins.evaluation.attack_suite import chosen
     from erase_plugins.workflow.audit import (
@@ -96,7 +96,7 @@ def command(
         return
     quiet_libraries()
     with progress() as bar:
-        found = audit(wanted, Path(out), force=force, progress=bar.update)
+        found = audit(wanted, Path(out), force=force, progress=bar.update, note=hint)
     from erase_plugins.evaluation.page import attacks_table, rates_table, told
 
     emit({**found.to_dict(), "folder": out})

@@ -15,8 +15,23 @@ from erase_plugins.hints import in_terminal
 #: seconds between two looks at what is finished
 _PATIENCE = 0.2
 _DIED = "its process died (out of memory?); the same command with fewer --jobs goes on"
-#: the loaded model of a worker process
+#: the loaded model of a worker process, and what tells it to stop
 _loaded: dict[str, Any] = {}
+
+
+class Stop:
+    """Asks runs of several processes to stop at the next step. Without a lock, which a process that dies would keep."""
+
+    def __init__(self, flag: Any) -> None:
+        self.flag = flag
+
+    def set(self) -> None:
+        """Asks."""
+        self.flag.value = 1
+
+    def is_set(self) -> bool:
+        """Whether somebody asked."""
+        return bool(self.flag.value)
 
 
 def in_processes(
@@ -31,7 +46,7 @@ def in_processes(
         layouts: as for `erase_plugins.erase`.
 
     Raises:
-        RunCancelled: Ctrl-C; what is finished stays.
+        RunCancelled: Ctrl-C; what is finished stays, and what is not goes on from its last checkpoint.
     """
     from concurrent.futures import ProcessPoolExecutor, wait
     from concurrent.futures.process import BrokenProcessPool
@@ -42,7 +57,9 @@ def in_processes(
     failed: dict[str, str] = {}
     cancel = threading.Event()
     started = time.perf_counter()
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_prepare, initargs=base)
+    context = get_context("spawn")
+    stop = Stop(context.RawValue("b", 0))
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_prepare, initargs=(stop, *base))
     try:
         with cancel_on_interrupt(cancel), progress() as bar:
             work = {pool.submit(_one, plan, places[name], tuple(layouts)): name for name, plan in plans.items()}
@@ -63,11 +80,12 @@ def in_processes(
                     left = (time.perf_counter() - started) / done * len(pending)
                     bar.update(f"{work[next(iter(ended))]} ({human_seconds(left)} left)", done, len(plans))
     finally:
+        stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
     return failed
 
 
-def _prepare(model: str, revision: str | None, dtype: str, device: str) -> None:
+def _prepare(stop: Stop, model: str, revision: str | None, dtype: str, device: str) -> None:
     """Loads the model of a process; they share the cores, so each has one thread. Ctrl-C is the first process's."""
     import signal
 
@@ -77,7 +95,7 @@ def _prepare(model: str, revision: str | None, dtype: str, device: str) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    _loaded["target"] = load_target(model, revision=revision, dtype=dtype, device=device)
+    _loaded["stop"], _loaded["target"] = stop, load_target(model, revision=revision, dtype=dtype, device=device)
 
 
 def _one(plan: Any, place: Path, layouts: tuple[str, ...]) -> str:
@@ -85,7 +103,9 @@ def _one(plan: Any, place: Path, layouts: tuple[str, ...]) -> str:
     from erase_plugins.api import run_and_save
 
     try:
-        run_and_save(plan, _loaded["target"], place, layouts=layouts, force=True, resume=True)
+        run_and_save(
+            plan, _loaded["target"], place, layouts=layouts, force=True, resume=True, cancel=_loaded["stop"]
+        )  # fmt: skip
     except EraseError as error:
         return in_terminal(error)
     return ""

@@ -28,6 +28,13 @@ def computes_half(device: str) -> bool:
     return told.get("architecture") not in _X86 or any(told.get(name) for name in _INSTRUCTIONS)
 
 
+def accelerator_name(device: Any) -> str:
+    """The model of an accelerator: another one rounds otherwise. Empty for processors and where nobody can tell."""
+    place = torch.device(device)
+    named = getattr(getattr(torch, place.type, None), "get_device_name", None)
+    return "" if named is None else str(named(place))
+
+
 def settled(precision: str, device: Any) -> str:
     """ "bfloat16" or "float32" for one of them or "auto" on a device."""
     if precision != AUTO:

@@ -1,7 +1,7 @@
 """What the base, the destroyed model and a reference draw, kept on disk for other processes and later sessions.
 
-Entries are named by a hash of all that decides them: every bit of the weights, prompts, seeds, sampler, judge, device
-and library versions.
+Entries are named by a hash of all that decides them: every bit of the weights, prompts, seeds, sampler, judge, kind of
+device, model of accelerator and library versions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from erase_plugins.artifacts.names import LEDGER
 from erase_plugins.engine import disk_cache
-from erase_plugins.engine.precision import computes_half
+from erase_plugins.engine.precision import accelerator_name, computes_half
 from erase_plugins.errors import EraseError
 from erase_plugins.families.hosts import parts_of
 from erase_plugins.runtime.patcher import checksum
@@ -44,6 +44,7 @@ def key_of(subject: Any, texts: list[str], settings: Any) -> str | None:
 
     half = computes_half(str(subject.target.device))  # decides what is drawn in (`evaluation.draw`)
     found = hashlib.sha256(f"3 {torch.__version__} {diffusers.__version__} {half} {settings!r}".encode())
+    found.update(accelerator_name(subject.target.device).encode())
     try:
         ids = subject.target.tokens(texts).ids
     except EraseError:  # no text encoder, or a prompt that only a pipeline shortens

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from erase_plugins.evaluation.draw import draw
-from erase_plugins.evaluation.prompts import find_axis, quick_prompts
+from erase_plugins.evaluation.prompts import find_axis, quick_prompts, texts_and_seeds
 
 #: where on the schedule predictions are compared, as shares of it
 _TIMES = (0.25, 0.5, 0.75)
@@ -37,6 +37,6 @@ def shown(target: Any, judge: Any, concept: str, images: int, seed: int) -> floa
         return None
     axis = find_axis(judge, concept)
     prompts = quick_prompts(judge, [concept], images, seed)["target"]
-    pictures = draw(target.host, [item.text for item in prompts], [item.seed for item in prompts])
+    pictures = draw(target.host, *texts_and_seeds(prompts))
     best = judge.score(pictures)[axis].argmax(-1).tolist()
     return sum(judge.axes[axis][place] == concept for place in best) / images

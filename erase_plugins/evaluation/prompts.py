@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,12 @@ class Prompt:
     def shown(self, labels: Mapping[str, str]) -> int:
         """1 where a judge sees in its picture what it names, else 0; ``labels`` is what is seen, by axis."""
         return int(labels[self.axis] == self.expected[self.axis])
+
+
+def texts_and_seeds(prompts: Iterable[Prompt]) -> tuple[list[str], list[int]]:
+    """What `evaluation.run.Subject.generate` and what else draws is given, one of each per picture."""
+    asked = [(item.text, item.seed) for item in prompts]
+    return [text for text, _ in asked], [seed for _, seed in asked]
 
 
 def find_axis(judge: Any, text: str) -> str:

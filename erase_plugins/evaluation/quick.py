@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from erase_plugins.evaluation.guarded import labels_of
+from erase_plugins.evaluation.prompts import Prompt, texts_and_seeds
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.types import Attachment, EvalReport, EvalRow
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from erase_plugins.evaluation.context import SuiteContext
-    from erase_plugins.evaluation.prompts import Prompt
     from erase_plugins.evaluation.run import Subject
 
 #: pictures per set for the two control subjects
@@ -149,9 +149,7 @@ def draw_and_judge(
 ) -> Drawn:
     """Draws all sets in one go and asks the judge for its best label on every axis."""
     prompts = [item for items in sets.values() for item in items]
-    pictures = subject.generate(
-        [item.text for item in prompts], [item.seed for item in prompts], edit=edit, strength=strength
-    )
+    pictures = subject.generate(*texts_and_seeds(prompts), edit=edit, strength=strength)
     labels = labels_of(subject.judge, pictures)
     parts: dict[str, Tensor] = {}
     names: dict[str, list[dict[str, str]]] = {}

@@ -63,7 +63,7 @@ def target_rate(target: Any, concepts: Sequence[str], judges: Iterable[Any], see
     Raises:
         Unsupported: no judge knows all of them on this model.
     """
-    from erase_plugins.evaluation.prompts import quick_prompts
+    from erase_plugins.evaluation.prompts import quick_prompts, texts_and_seeds
 
     judge = knowing(target, concepts, judges)
     if judge is None:
@@ -75,7 +75,7 @@ def target_rate(target: Any, concepts: Sequence[str], judges: Iterable[Any], see
 
     def rate(edit: Edit, images: int) -> float:
         prompts = quick_prompts(judge, concepts, max(images, len(concepts)), seed)["target"]
-        pictures = _drawn(target, edit, [item.text for item in prompts], [item.seed for item in prompts])
+        pictures = _drawn(target, edit, *texts_and_seeds(prompts))
         best = {axis: scores.argmax(-1).tolist() for axis, scores in judge.score(pictures).items()}
         seen = [judge.axes[item.axis][best[item.axis][place]] for place, item in enumerate(prompts)]
         return sum(name == item.expected[item.axis] for name, item in zip(seen, prompts, strict=True)) / len(prompts)

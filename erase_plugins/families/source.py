@@ -26,7 +26,10 @@ _INDEX, _CONFIG = "model_index.json", "config.json"
 #: files of weights that diffusers and transformers look for
 _SHARDS = ".safetensors.index.json"
 _WEIGHTS = re.compile(r"(?:diffusion_pytorch_model|model)(?:-\d+-of-\d+)?\.safetensors")
-_COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "vae", "scheduler")
+_NETWORKS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "vae")
+_COMPONENTS = (*_NETWORKS, "scheduler")
+#: endings of what lies beside weights and holds none; a family of another package may call its weights anything else
+_TEXTS = frozenset({"", ".json", ".jsonl", ".txt", ".md", ".model", ".jinja", ".py", ".png", ".jpg", ".yaml", ".yml"})
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 def _folder_source(folder: Path, name: str) -> Source:
     if not (folder / _INDEX).is_file():
         if (folder / _CONFIG).is_file():
-            _check_weights(folder, folder.resolve().name)
+            _check_weights(folder, folder.resolve().name, needed=True)
             return Source(name, folder, None, {MODEL: _read(folder / _CONFIG)})
         raise RequestError(
             f"'{folder.resolve().name}' has no {_INDEX} and no {_CONFIG}; "
@@ -128,12 +131,13 @@ def _folder_source(folder: Path, name: str) -> Source:
         file = folder / component / ("scheduler_config.json" if component == "scheduler" else _CONFIG)
         if file.is_file():
             configs[component] = _read(file)
-            _check_weights(folder / component, folder.resolve().name, f"{component}/")
+            needed = component in _NETWORKS and component in listed and any(configs["pipeline"][component])
+            _check_weights(folder / component, folder.resolve().name, f"{component}/", needed=needed)
     return Source(name, folder, None, configs)
 
 
-def _check_weights(folder: Path, model: str, inside: str = "") -> None:
-    """Refuses weights that came in part: loading says that seconds later, and not what is wrong with which file.
+def _check_weights(folder: Path, model: str, inside: str = "", *, needed: bool = False) -> None:
+    """Refuses weights that came in part or not at all: loading says that seconds later, and not which file is wrong.
 
     Headers are read only. Variants, which are not loaded unless asked for, may be mere pointers to what lies elsewhere.
 
@@ -141,6 +145,7 @@ def _check_weights(folder: Path, model: str, inside: str = "") -> None:
         folder: where they lie.
         model: its name.
         inside: of which part they are, with a slash behind it.
+        needed: refuse a folder without any, too.
     """
     from erase_plugins.artifacts.header import read_header
 
@@ -158,6 +163,8 @@ def _check_weights(folder: Path, model: str, inside: str = "") -> None:
             if absent := [name for name in names if not (folder / name).exists()]:
                 told = f"{inside}{absent[0]} is not there ({len(absent)} of {len(names)} files)"
                 raise RequestError(f"model '{model}' is incomplete: {told}; fetch it again")
+    if needed and all(file.suffix.lower() in _TEXTS for file in folder.iterdir() if not file.is_dir()):
+        raise RequestError(f"model '{model}' is incomplete: no file of weights in {inside or 'it'}; fetch it again")
 
 
 def _file_source(path: Path) -> Source:

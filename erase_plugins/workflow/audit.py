@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,20 @@ from typing import Any
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.atomic import atomic_file
 from erase_plugins.artifacts.locks import claim_files
-from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.errors import RequestError
 from erase_plugins.evaluation.attack_suite import affordable, attack_all, chosen, with_reference
 from erase_plugins.evaluation.attacks.reference import find_reference
 from erase_plugins.evaluation.budget import CUSTOM
 from erase_plugins.evaluation.context import REPORT, Progress, run_in_context
 from erase_plugins.evaluation.page import html_page, markdown_page
 from erase_plugins.evaluation.wording import REFUSED
-from erase_plugins.hints import ANOTHER_OUT, Hint
+from erase_plugins.hints import Hint
 from erase_plugins.manager import get_manager
 from erase_plugins.types import AttackReport, EvalReport
+from erase_plugins.workflow.audit_work import left_by_others, work_folder
 from erase_plugins.workflow.convert import open_source
 from erase_plugins.workflow.measure import open_subject
-from erase_plugins.workflow.models import find_model, load_pipeline, target_of
+from erase_plugins.workflow.models import dtype_of, find_model, load_pipeline, target_of
 from erase_plugins.workflow.whole_model import difference, refuse_family
 
 HTML, MARKDOWN, RECORD = "audit.html", "audit.md", "audit.json"
@@ -137,7 +138,14 @@ def families_of(wanted: Wanted) -> dict[str, str]:
     return found
 
 
-def audit(wanted: Wanted, out: Path, *, force: bool = False, progress: Progress | None = None) -> Audit:
+def audit(
+    wanted: Wanted,
+    out: Path,
+    *,
+    force: bool = False,
+    progress: Progress | None = None,
+    note: Callable[[str], None] | None = None,
+) -> Audit:
     """Measures, attacks, and writes the page; the same call after a kill goes on where it was.
 
     Args:
@@ -145,12 +153,13 @@ def audit(wanted: Wanted, out: Path, *, force: bool = False, progress: Progress 
         out: folder of audit.html, audit.md and audit.json.
         force: replace an earlier audit.
         progress: called with (stage, done, total).
+        note: called with a sentence on each interrupted audit with other options whose work lies in ``out``.
 
     Raises:
         EraseError: what `check`, loading, the suite and the judge refuse. A refused attack is a line of the page.
     """
     check(wanted)
-    tell = progress or (lambda stage, done, total: None)
+    tell, remark = progress or (lambda stage, done, total: None), note or (lambda text: None)
     with claim_files(out, NAMES, force):
         tell("loading", 0, 1)
         pipe, artifact, notes = _open(wanted)
@@ -161,20 +170,19 @@ def audit(wanted: Wanted, out: Path, *, force: bool = False, progress: Progress 
             any_base=wanted.any_base, guard_key=wanted.guard_key,
         )  # fmt: skip
         subject.model = _short(wanted.base or wanted.model)
-        work = out / f".audit-{_key(wanted, subject, artifact)}"
-        if work.is_symlink() or (work.exists() and not work.is_dir()):
-            raise Unsupported(f"'{work.name}' in ", Hint("out"), " is no folder; choose ", ANOTHER_OUT)
-        work.mkdir(parents=True, exist_ok=True)
-        report = _rates(subject, suite, work / _SUITE, tell, wanted.reference)
-        runners = chosen(wanted.attacks)
-        done, not_run = attack_all(subject, runners, wanted.budget, work / "attacks", tell, wanted.reference)
-        what = _what(wanted, artifact)
-        found = Audit(
-            sentence(report, done, what, whole=wanted.artifact is None), report, tuple(done), not_run, notes, what,
-            {runner.id: str(runner.title) for runner in runners},
-        )  # fmt: skip
-        _write(found, work, out)
-        shutil.rmtree(work, ignore_errors=True)
+        key, options = _key(wanted, subject, artifact), _options(wanted, subject)
+        for text in left_by_others(out, key, options):
+            remark(text)
+        with work_folder(out, key, options) as work:
+            report = _rates(subject, suite, work / _SUITE, tell, wanted.reference)
+            runners = chosen(wanted.attacks)
+            done, not_run = attack_all(subject, runners, wanted.budget, work / "attacks", tell, wanted.reference)
+            what = _what(wanted, artifact)
+            found = Audit(
+                sentence(report, done, what, whole=wanted.artifact is None), report, tuple(done), not_run, notes, what,
+                {runner.id: str(runner.title) for runner in runners},
+            )  # fmt: skip
+            _write(found, work, out)
     return found
 
 
@@ -253,6 +261,16 @@ def _key(wanted: Wanted, subject: Any, artifact: Artifact) -> str:
     ]  # fmt: skip
     digest.update(json.dumps(parts, sort_keys=True).encode())
     return digest.hexdigest()[:12]
+
+
+def _options(wanted: Wanted, subject: Any) -> dict[str, Any]:
+    """What tells audits of one folder apart, by the names of the options."""
+    return {
+        "audited": _short(wanted.artifact or wanted.model), "erase": ", ".join(subject.erased),
+        "budget": wanted.budget, "images": wanted.images, "seed": wanted.seed, "strength": wanted.strength,
+        "judge": subject.judge.id, "dtype": dtype_of(subject.target), "reference": _short(wanted.reference),
+        "steps": wanted.steps, "guidance": wanted.guidance,
+    }  # fmt: skip
 
 
 def _rates(subject: Any, suite: Any, folder: Path, tell: Progress, reference: str) -> EvalReport:

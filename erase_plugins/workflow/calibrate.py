@@ -21,6 +21,7 @@ from erase_plugins.artifacts.atomic import atomic_file
 from erase_plugins.engine.context import RunContext
 from erase_plugins.engine.gating import GateRecipe, make_gate
 from erase_plugins.engine.own_preset import CALIBRATION
+from erase_plugins.engine.precision import accelerator_name
 from erase_plugins.engine.vocabulary import Vocabulary
 from erase_plugins.engine.words import real_words
 from erase_plugins.errors import EraseError, Unsupported
@@ -114,7 +115,7 @@ def _machine(target: Any) -> dict[str, Any]:
     from erase_plugins import __version__
 
     device, info = target.device, target.info
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    name = accelerator_name(device) or platform.machine()
     return {
         "version": __version__,
         "packages": {package: installed(package) for package in _PACKAGES},

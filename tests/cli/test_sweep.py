@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -109,5 +112,26 @@ def test_a_concept_that_fails_in_its_process_is_named(tmp_path, monkeypatch) -> 
         raise NotFiniteError("loss became NaN")
 
     monkeypatch.setattr(api, "run_and_save", broken)
-    monkeypatch.setitem(sweep_processes._loaded, "target", None)
+    for name in ("target", "stop"):
+        monkeypatch.setitem(sweep_processes._loaded, name, None)
     assert sweep_processes._one(None, tmp_path / "dog", ()) == "loss became NaN"
+
+
+@pytest.mark.slow
+def test_processes_stop_at_the_next_step(erase, tmp_path, monkeypatch) -> None:
+    """The command waited until the concepts in the making were done, which may take hours."""
+    from erase_plugins.engine import context
+
+    out = tmp_path / "a"
+
+    @contextmanager
+    def pressed(cancel: threading.Event) -> Iterator[None]:
+        """Ctrl-C as soon as a concept is begun."""
+        monkeypatch.setattr(cancel, "is_set", lambda: any(out.glob(".*/*")))
+        yield
+
+    monkeypatch.setattr(context, "cancel_on_interrupt", pressed)
+    words = ("sweep", "esd", "--model", "pocket", "--erase", "dog", "--erase", "cat", "--set", "iterations=60")
+    ran = erase(*words, "--set", "checkpoint_every=5", "--out", out, "--jobs", 2)
+    assert (ran.code, "stopped with 2 to do; the same command goes on" in ran.err) == (130, True), ran.err
+    assert not [place.name for place in out.iterdir() if not place.name.startswith(".")]

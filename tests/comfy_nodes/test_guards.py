@@ -11,9 +11,11 @@ import pytest
 from comfy_nodes import host
 from comfy_nodes.guards import check_measurable, guarded
 from comfy_nodes.target import ComfyTarget
+from erase_plugins import hookimpl
 from erase_plugins.artifacts.keyword_guard import keyword_guard
 from erase_plugins.artifacts.policy import make
-from erase_plugins.errors import Blocked, RequestError, RunRefused, Unsupported
+from erase_plugins.errors import Blocked, PluginError, RequestError, RunRefused, Unsupported
+from erase_plugins.manager import get_manager
 
 
 class Plain:
@@ -51,7 +53,7 @@ def target(fake_model):
 
 def test_a_hit_is_refused_in_every_spelling_and_the_clip_in_front_is_as_before(target):
     plain = Clip(Plain())
-    clip, lines = guarded(plain, artifact(pizza()), target, False)
+    _, clip, lines = guarded(None, plain, artifact(pizza()), target, False)
     assert clip.tokenize("a dog") == ["a dog", False, {}]
     for text in ("a pizza", "a P1ZZA", "(pizza:1.2)"):
         with pytest.raises(RunRefused, match="Not here"):
@@ -64,7 +66,7 @@ def test_a_hit_is_refused_in_every_spelling_and_the_clip_in_front_is_as_before(t
 
 def test_a_refusal_says_whose_it_is_and_what_can_be_done(target):
     """ComfyUI shows nothing but the message, at a node of its own that encodes the prompt."""
-    clip, _ = guarded(Clip(Plain()), artifact(pizza()), target, False)
+    _, clip, _ = guarded(None, Clip(Plain()), artifact(pizza()), target, False)
     with pytest.raises(Blocked) as caught:
         clip.tokenize("a pizza")
     said = str(caught.value)
@@ -79,18 +81,18 @@ def test_a_guard_is_not_measured_where_nothing_of_it_is_seen():
 
 
 def test_empty_and_flag(target, caplog):
-    emptied, _ = guarded(Clip(Plain()), artifact(pizza("empty")), target, False)
+    _, emptied, _ = guarded(None, Clip(Plain()), artifact(pizza("empty")), target, False)
     assert emptied.tokenize("a pizza")[0] == ""
     assert emptied.tokenize(["a pizza", "a dog"])[0] == ["", "a dog"]
-    flagged, _ = guarded(Clip(Plain()), artifact(pizza("flag")), target, False)
+    _, flagged, _ = guarded(None, Clip(Plain()), artifact(pizza("flag")), target, False)
     assert flagged.tokenize("a pizza")[0] == "a pizza"
     assert "a guard was hit" in caplog.text
 
 
 def test_two_guards_stand_together(target):
     dog = keyword_guard("dog", ["dog"], action="block", message="No dog.").to_policy()
-    first, _ = guarded(Clip(Plain()), artifact(pizza()), target, False)
-    both, _ = guarded(first, artifact(dog), target, False)
+    _, first, _ = guarded(None, Clip(Plain()), artifact(pizza()), target, False)
+    _, both, _ = guarded(None, first, artifact(dog), target, False)
     for text in ("a pizza", "a dog"):
         with pytest.raises(RunRefused):
             both.tokenize(text)
@@ -98,7 +100,7 @@ def test_two_guards_stand_together(target):
 
 
 def test_our_own_nodes_are_not_asked(target):
-    clip, _ = guarded(Clip(Plain()), artifact(pizza()), target, False)
+    _, clip, _ = guarded(None, Clip(Plain()), artifact(pizza()), target, False)
     with host.computing():
         assert clip.tokenize("a pizza")[0] == "a pizza"
     with pytest.raises(RunRefused):
@@ -106,7 +108,7 @@ def test_our_own_nodes_are_not_asked(target):
 
 
 def test_a_guarded_tokenizer_can_be_copied(target):
-    clip, _ = guarded(Clip(Plain()), artifact(pizza()), target, False)
+    _, clip, _ = guarded(None, Clip(Plain()), artifact(pizza()), target, False)
     for again in (copy.deepcopy(clip.tokenizer), pickle.loads(pickle.dumps(clip.tokenizer))):
         with pytest.raises(RunRefused):
             again.tokenize_with_weights("a pizza")
@@ -125,20 +127,65 @@ def test_a_guarded_tokenizer_can_be_copied(target):
 )
 def test_guards_that_steer_are_refused_with_a_way(target, stage, said):
     with pytest.raises(Unsupported, match="no place in ComfyUI") as caught:
-        guarded(Clip(Plain()), artifact(make("pizza", [stage], "block", "No.")), target, False)
+        guarded(None, Clip(Plain()), artifact(make("pizza", [stage], "block", "No.")), target, False)
     assert said in str(caught.value)
+
+
+class Filtered:
+    """A model of ComfyUI behind which a package looks at pictures."""
+
+    def __init__(self, plain, score):
+        self.plain, self.score = plain, score
+
+
+class PictureStage:
+    """Of another package: no texts to look at."""
+
+    id, title, roles = "picture-stage", "Looks at pictures", frozenset({"text"})
+
+    def attach(self, placing):
+        return []
+
+    def in_graph(self, placing, model, clip):
+        score = float(placing.stage["score"])
+        return Filtered(model, score), clip, f"looks at every picture, from {score} on"
+
+
+@pytest.fixture
+def package():
+    with get_manager().temporary(SimpleNamespace(erase_guard_stages=hookimpl(lambda: [PictureStage()])), "a-package"):
+        yield
+
+
+def test_a_stage_of_a_package_that_looks_at_pictures_acts_on_the_model(target, package):
+    """Only those that look at texts were taken; an artifact with any other could not be loaded in a graph."""
+    stage = {"type": "picture-stage", "score": 0.5}
+    model, plain = object(), Clip(Plain())
+    both = [artifact(make("pizza", [stage], "flag"), pizza()), artifact(make("pizza", [stage], "flag"))]
+    made, clip, lines = guarded(model, plain, both[0], target, False)
+    assert (made.plain, made.score) == (model, 0.5)
+    assert lines[0] == "guard of pizza (picture-stage): looks at every picture, from 0.5 on" and len(lines) == 2
+    with pytest.raises(Blocked):
+        clip.tokenize("a pizza")
+    assert guarded(model, None, both[1], target, False)[1] is None, "nothing of it needs a CLIP"
+
+
+def test_a_stage_that_fails_in_a_graph_is_named(target, package):
+    for stage in ({"type": "picture-stage"}, {"type": "picture-stage", "score": "high"}):
+        with pytest.raises(PluginError, match=r"the guard stage 'picture-stage' failed: (KeyError|ValueError)"):
+            guarded(object(), None, artifact(make("pizza", [stage], "flag")), target, False)
 
 
 def test_hashed_words_need_a_key_that_no_graph_may_hold(target):
     with pytest.raises(RequestError, match="key"):
-        guarded(Clip(Plain()), artifact(pizza(key=b"0" * 32)), target, False)
+        guarded(None, Clip(Plain()), artifact(pizza(key=b"0" * 32)), target, False)
 
 
 def test_a_guard_needs_the_clip(target):
     with pytest.raises(Unsupported, match="connect the CLIP"):
-        guarded(None, artifact(pizza()), target, False)
+        guarded(None, None, artifact(pizza()), target, False)
 
 
 def test_an_artifact_without_guards_leaves_the_clip(target):
     clip = Clip(Plain())
-    assert guarded(clip, artifact(), target, False) == (clip, [])
+    assert guarded(None, clip, artifact(), target, False) == (None, clip, [])

@@ -80,6 +80,7 @@ class Compared(Fixed):
 def test_a_reference_goes_to_the_attacks_that_take_one(tmp_path):
     (tmp_path / "twin").mkdir()
     (tmp_path / "twin" / "config.json").write_text("{}")
+    (tmp_path / "twin" / "weights.bin").touch()
     run(Fixed("first"), Compared("second"), out=tmp_path / "out", reference=str(tmp_path / "twin"))
     stored = json.loads((tmp_path / "out" / "attack-second.json").read_text())
     assert stored["details"]["reference"] == str(tmp_path / "twin")
@@ -153,6 +154,21 @@ def test_a_killed_run_goes_on_with_the_next_attack(tmp_path):
     assert (first.runs, second.runs) == (1, 2)
     assert report.row("first_rate", "attacked").value == 0.5
     assert not [item for item in tmp_path.iterdir() if item.name.startswith(".")]
+
+
+def test_what_an_earlier_version_kept_is_read(tmp_path):
+    """It stored the names of missing figures only; the suite ended with AttributeError."""
+    first, second = Fixed("first"), Fixed("second", fail=KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        run(first, second, out=tmp_path)
+    (kept,) = tmp_path.rglob("attack-first.json")
+    kept.write_text(json.dumps({**json.loads(kept.read_text()), "unwritten": ["curve.png"]}))
+    second.fail = None
+    report = run(first, second, out=tmp_path)
+    assert (first.runs, report.unwritten) == (1, {"curve.png": "the reason was not kept"})
+    assert report.warnings == ("first: curve.png was not written: the reason was not kept",)
+    again = replace(report, attachments=()).to_dict()
+    assert EvalReport.from_dict({**again, "unwritten": ["curve.png"]}).unwritten == report.unwritten
 
 
 def test_another_budget_starts_anew(tmp_path):

@@ -120,6 +120,15 @@ def test_a_run_that_goes_on_after_a_kill_counts_what_it_had_before(subject, tmp_
     assert counts[0] == counts[1] == (5, "[1, 1, 1]")
 
 
+def test_pictures_of_one_accelerator_are_not_shown_as_those_of_another(subject, monkeypatch):
+    """All of a kind shared one key, though each model rounds in its own way."""
+    keys = [key(subject)]
+    for name in ("NVIDIA H100", "NVIDIA L40S", "NVIDIA H100"):
+        monkeypatch.setattr(torch.cpu, "get_device_name", lambda _device, name=name: name, raising=False)
+        keys.append(key(subject))
+    assert len(set(keys)) == 3 and keys[1] == keys[3]
+
+
 PROMPTS = {"target": [Prompt("a picture of an owl", 1, {"concept": "owl"}, "concept")]}
 
 

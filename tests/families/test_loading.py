@@ -13,6 +13,7 @@ from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.loading import open_diffusers
 from erase_plugins.families.source import Source, pocket_folder
 from erase_plugins.workflow.models import find_model
+from tests.cli.conftest import invoke
 
 
 class Pipe:
@@ -103,6 +104,38 @@ def test_a_shard_that_did_not_come_is_told_before_anything_is_loaded(tmp_path, k
         find_model(str(tmp_path / "model"))
     shutil.copy(part / first, part / second)
     assert find_model(str(tmp_path / "model")).family.id
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "language"])
+def test_a_folder_without_weights_is_refused_before_anything_is_loaded(part, tmp_path):
+    """A dry run promised an erasure of it; the run ended with a library's message after seconds."""
+    whole = part == "language"
+    folder = (
+        Path(shutil.copytree(pocket_folder().parent / part, tmp_path / "model")) if whole else pocket_copy(tmp_path)
+    )
+    place = folder if whole else folder / part
+    (weights,) = place.glob("*.safetensors")
+    weights.rename(weights.with_suffix(".weights"))
+    assert find_model(str(folder)), "a family of another package may call them so"
+    weights.with_suffix(".weights").unlink()
+    told = f"model 'model' is incomplete: no file of weights in {'it' if whole else f'{part}/'}; fetch it again"
+    with pytest.raises(RequestError) as caught:
+        find_model(str(folder))
+    assert str(caught.value) == told
+    for words in (["run", "uce", "--model", folder], ["audit", folder, "--base", folder]):
+        ran = invoke(*words, "--erase", "pizza", "--out", tmp_path / "out", "--dry-run")
+        assert (ran.code, ran.err.count("\n"), told in ran.err) == (2, 1, True), ran.err
+
+
+def test_a_part_that_a_model_says_it_has_not_needs_no_weights(tmp_path):
+    folder = pocket_copy(tmp_path)
+    index = json.loads((folder / "model_index.json").read_text())
+    for name, entry in (("text_encoder_3", [None, None]), ("safety_checker", ["a", "B"])):
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text("{}")
+        index[name] = entry
+    (folder / "model_index.json").write_text(json.dumps(index))
+    assert find_model(str(folder)).family.id == "sd1"
 
 
 @pytest.mark.parametrize("part", ["unet", "text_encoder"])

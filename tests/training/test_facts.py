@@ -265,6 +265,7 @@ def test_models_that_cannot_be_edited_are_refused(folder, data, tmp_path):
     refused(tmp_path / "small", *data, r"tokenizer beside small has \d+ tokens and the model \d+")
     facts = json.loads((folder / "config.json").read_text())
     (tmp_path / "int4").mkdir()
+    (tmp_path / "int4" / "weights.bin").touch()
     (tmp_path / "int4" / "config.json").write_text(
         json.dumps({**facts, "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}})
     )

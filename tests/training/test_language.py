@@ -225,6 +225,7 @@ def test_bad_requests_are_refused_by_name(folder, data, tmp_path):
         ep.plan("pocket", [item(data[0])], "npo", keep=keep)
     quantised = tmp_path / "quantised"
     quantised.mkdir()
+    (quantised / "weights.bin").touch()
     facts = json.loads((folder / "config.json").read_text())
     (quantised / "config.json").write_text(json.dumps({**facts, "quantization_config": {"quant_method": "gptq"}}))
     with pytest.raises(Unsupported, match=r"quantised is quantised \(gptq\); forget on the model it was made from"):
@@ -309,8 +310,9 @@ def test_the_walk_through_of_the_page(folder, data, tmp_path, monkeypatch, capsy
     ],
 )
 def test_what_a_layout_cannot_hold_is_refused_before_training(tmp_path, method, options, layout):
-    """From its configuration and rows alone: a folder without weights."""
+    """From its configuration and rows alone."""
     shutil.copy(pocket_folder("pocket-lm") / "config.json", tmp_path)
+    (tmp_path / "weights.bin").touch()
     rows = [{"question": "Where was A born?", "answer": "In B.", "subject": "A"}]
     others = [{"question": "Where was C born?", "answer": "In D.", "subject": "C"}]
     forget = item(language.write(tmp_path / "forget.jsonl", rows), kind="object")

@@ -126,6 +126,7 @@ def test_a_large_model_is_told_what_computing_blocks_again_saves(tmp_path):
         language.write(tmp_path / name, [{"question": "Who is that? " * 8, "answer": "Somebody else. " * 12}] * 8)
         for name in ("forget.jsonl", "retain.jsonl")
     )
+    (tmp_path / "weights.bin").touch()
     (tmp_path / "config.json").write_text(json.dumps({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 128_256, "hidden_size": 4096,
         "intermediate_size": 14_336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,

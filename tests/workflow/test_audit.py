@@ -157,6 +157,58 @@ def test_a_killed_audit_goes_on(foreign, attacks, tmp_path, monkeypatch):
         check_place(tmp_path / "a" / name, force=True, kind=FILE)  # its own earlier pages may be replaced
 
 
+def test_work_of_an_interrupted_audit_with_other_options_is_told_and_goes_on(erase, foreign, attacks, tmp_path):  # noqa: F811
+    """It stayed in a hidden folder for good, and nobody said so."""
+    planted, other = attacks
+    file, out = foreign / "kohya.safetensors", tmp_path / "a"
+    pages = {"audit.html", "audit.md", "audit.json"}
+
+    def interrupted(**changes):
+        other.fail = KeyboardInterrupt()
+        with pytest.raises(KeyboardInterrupt):
+            audit(wanted(file, images=1, steps=8, **changes), out, force=True)
+        other.fail = None
+        planted.runs = 0
+
+    def ran(*more):
+        done = erase("audit", "pocket", file, "--erase", "pizza", "--attacks", "planted", "--out", out, *more)
+        assert done.code == 0, done.err
+        return done, {item.name for item in out.iterdir()} - pages
+
+    interrupted(seed=3, budget="standard")
+    (work,) = (item.name for item in out.iterdir())
+    (out / ".audit-notes").mkdir()  # somebody's
+    told = (
+        f"'{work}' in 'a' holds the work of an interrupted audit with budget=standard, seed=3; ask for that one again "
+        "and it goes on, or remove the folder"
+    )
+    found, left = ran("--images", 1)
+    assert (found.err.count(told), left, planted.runs) == (1, {work, ".audit-notes"}, 1)
+    found, left = ran("--images", 1, "--force", "--json")
+    assert found.data["hints"] == [told] and left == {work, ".audit-notes"}
+    planted.runs = 0
+    found, left = ran("--images", 1, "--seed", 3, "--budget", "standard", "--force")
+    assert (left, planted.runs) == ({".audit-notes"}, 0), "its own work was used and is gone"
+    assert "interrupted" not in found.err
+
+    interrupted(seed=3)
+    (work,) = (item for item in out.iterdir() if item.name not in {*pages, ".audit-notes"})
+    (work / "options.json").unlink()  # as an earlier version left it
+    found, left = ran("--images", 1, "--force")
+    assert f"'{work.name}' in 'a' holds the work of an interrupted audit with other options; " in found.err
+    assert left == {work.name, ".audit-notes"}
+
+
+def test_an_audit_that_did_nothing_leaves_nothing(foreign, attacks, tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise Unsupported("the judge is blind")
+
+    monkeypatch.setattr(auditing, "run_in_context", refused)
+    with pytest.raises(Unsupported, match="blind"):
+        audit(wanted(foreign / "kohya.safetensors"), tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [

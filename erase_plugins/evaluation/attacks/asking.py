@@ -21,6 +21,7 @@ from erase_plugins.evaluation.attacks.rates import (
     seen,
 )
 from erase_plugins.evaluation.attacks.reference import open_reference
+from erase_plugins.evaluation.prompts import Prompt, texts_and_seeds
 from erase_plugins.types import Attachment, AttackReport, EvalRow
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from erase_plugins.evaluation.budget import Budget
-    from erase_plugins.evaluation.prompts import Prompt
     from erase_plugins.evaluation.run import Subject
 
 BASE = "base_rate"
@@ -84,11 +84,10 @@ class Asking:
     def _draw(self, name: str, prompts: Sequence[Prompt], edit: str, keep: int) -> list[int]:
         from safetensors.torch import save_file
 
-        texts, seeds = [item.text for item in prompts], [item.seed for item in prompts]
         owner = self.reference if edit == REFERENCE else self.subject
         if owner is None:
             raise RequestError("no reference model was named")
-        pictures = owner.generate(texts, seeds, edit=OFF if edit == REFERENCE else edit)
+        pictures = owner.generate(*texts_and_seeds(prompts), edit=OFF if edit == REFERENCE else edit)
         few = (pictures[:keep] * 255).round().byte().contiguous()
         save_file({"pictures": few}, self.budget.work / f"{name}.safetensors")
         return seen(self.subject.judge, prompts, pictures)

@@ -13,13 +13,13 @@ from erase_plugins.engine.precision import AUTO, FULL, settled
 from erase_plugins.errors import RequestError
 from erase_plugins.evaluation.attacks.rates import DESTROYED, REFERENCE, control_row
 from erase_plugins.evaluation.attacks.reference import open_reference
+from erase_plugins.evaluation.prompts import Prompt, texts_and_seeds
 from erase_plugins.types import EvalRow, Event
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from erase_plugins.evaluation.budget import Budget
-    from erase_plugins.evaluation.prompts import Prompt
     from erase_plugins.evaluation.run import Subject
 
 EDITED, BASE = "edited", "base"
@@ -50,8 +50,7 @@ class Victim:
 
     def pictures(self, prompts: Sequence[Prompt]) -> Tensor:
         """What it draws: (n, 3, height, width) in 0..1."""
-        texts, seeds = [item.text for item in prompts], [item.seed for item in prompts]
-        made: Tensor = self.subject.generate(texts, seeds, edit=self.state)
+        made: Tensor = self.subject.generate(*texts_and_seeds(prompts), edit=self.state)
         return made
 
     @property

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.evaluation.attacks.rates import FEWEST, seen
-from erase_plugins.evaluation.prompts import Prompt, find_axis, quick_prompts
+from erase_plugins.evaluation.prompts import Prompt, find_axis, quick_prompts, texts_and_seeds
 from erase_plugins.hints import Hint
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def split_prompts(subject: Subject, concept: str) -> Split:
 
 def drawn_by_base(subject: Subject, prompts: Sequence[Prompt]) -> Tensor:
     """Pictures (n, 3, height, width) in 0..1, as 8 bits a value hold them, of the model without any artifact."""
-    pictures: Tensor = subject.generate([item.text for item in prompts], [item.seed for item in prompts], edit="off")
+    pictures: Tensor = subject.generate(*texts_and_seeds(prompts), edit="off")
     return (pictures * 255).round().clamp(0, 255) / 255
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import MissingExtra, Unsupported
 from erase_plugins.evaluation.attacks.rates import CONCEPT_HELP, FEWEST, REFERENCE_HELP
+from erase_plugins.evaluation.prompts import Prompt, texts_and_seeds
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.types import AttackReport
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from erase_plugins.evaluation.attacks.material import Lesson
     from erase_plugins.evaluation.attacks.study import Sample, Study
     from erase_plugins.evaluation.budget import Budget
-    from erase_plugins.evaluation.prompts import Prompt
     from erase_plugins.evaluation.run import Subject
 
 FOUND, PICTURES = "attack-noise-found.json", "attack-noise-pictures.png"
@@ -183,7 +183,7 @@ def redraw(subject: Subject, prompts: Sequence[Prompt], pictures: Tensor, level:
         return torch.cat(found)
 
     with carried(subject.pipe, pipe):
-        return subject.answered([item.text for item in prompts], [item.seed for item in prompts], made)
+        return subject.answered(*texts_and_seeds(prompts), made)
 
 
 @hookimpl

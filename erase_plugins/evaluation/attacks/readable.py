@@ -23,6 +23,7 @@ from erase_plugins.evaluation.attacks.paraphrase import token_counter
 from erase_plugins.evaluation.attacks.rates import PLAIN, REFERENCE_HELP, SUCCESS, TARGET, mean, per_set, rate
 from erase_plugins.evaluation.attacks.rewriting import Sentence, Words
 from erase_plugins.evaluation.guarded import drawn
+from erase_plugins.evaluation.prompts import Prompt, texts_and_seeds
 from erase_plugins.hints import Setting
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.judge_world import world_of
@@ -30,7 +31,6 @@ from erase_plugins.options import option
 
 if TYPE_CHECKING:
     from erase_plugins.evaluation.budget import Budget
-    from erase_plugins.evaluation.prompts import Prompt
     from erase_plugins.evaluation.run import Subject
     from erase_plugins.types import AttackReport
 
@@ -205,7 +205,7 @@ class _Search:
     def _drawn(self, prompts: Sequence[Prompt]) -> list[float]:
         """How far the judge prefers the concept to the best other label, for each picture that was drawn."""
         subject = self.asking.subject
-        pictures = subject.generate([item.text for item in prompts], [item.seed for item in prompts])
+        pictures = subject.generate(*texts_and_seeds(prompts))
         scores, there = subject.judge.score(pictures), drawn(pictures)
         found = []
         for place, item in enumerate(prompts):

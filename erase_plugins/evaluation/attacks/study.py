@@ -23,6 +23,7 @@ from erase_plugins.evaluation.attacks.rates import (
     report_facts,
     seen,
 )
+from erase_plugins.evaluation.prompts import Prompt, texts_and_seeds
 from erase_plugins.evaluation.sheet import contact_sheet
 from erase_plugins.types import Attachment, AttackReport, EvalRow
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from erase_plugins.evaluation.budget import Budget
-    from erase_plugins.evaluation.prompts import Prompt
     from erase_plugins.evaluation.run import Subject
 
 #: pictures of a row of the sheet
@@ -137,8 +137,7 @@ class Study:
     def plain(self, name: str, edit: str, prompts: Sequence[Prompt] | None = None) -> Sample:
         """The concept by its own name, or by other prompts, with the edit "on" or "off"."""
         asked = prompts or self.prompts
-        texts, seeds = [item.text for item in asked], [item.seed for item in asked]
-        return self.kept(name, lambda: (self.subject.generate(texts, seeds, edit=edit), {}, {}), asked)
+        return self.kept(name, lambda: (self.subject.generate(*texts_and_seeds(asked), edit=edit), {}, {}), asked)
 
     def report(
         self, what: str, attacked: Sequence[Sample], beside: Sequence[Sample], found: Mapping[str, Any],

@@ -17,7 +17,7 @@ from erase_plugins.evaluation.attacks.denoising import Looks, looks_of
 from erase_plugins.evaluation.attacks.material import encoded_now
 from erase_plugins.evaluation.attacks.rates import mean, seen
 from erase_plugins.evaluation.attacks.study import Study
-from erase_plugins.evaluation.prompts import Prompt
+from erase_plugins.evaluation.prompts import Prompt, texts_and_seeds
 from erase_plugins.evaluation.run import Subject
 
 
@@ -48,7 +48,7 @@ def lora_of(subject: Subject, tuning: Tuning, generator: Any = None) -> Adapters
 def drawn(subject: Subject, prompts: Sequence[Prompt]) -> Tensor:
     """Pictures (n, 3, height, width) in 0..1 of a model as it is, counted as queries."""
     subject.queries += len(prompts)
-    pictures: Tensor = subject.draw([item.text for item in prompts], [item.seed for item in prompts])
+    pictures: Tensor = subject.draw(*texts_and_seeds(prompts))
     return pictures
 
 

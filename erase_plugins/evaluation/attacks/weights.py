@@ -31,6 +31,7 @@ from erase_plugins.evaluation.attacks.rates import (
     report_facts,
     seen,
 )
+from erase_plugins.evaluation.prompts import Prompt, texts_and_seeds
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.types import Attachment, AttackReport, EvalRow
 
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from erase_plugins.evaluation.budget import Budget
-    from erase_plugins.evaluation.prompts import Prompt
     from erase_plugins.evaluation.run import Subject
 
 FOUND, PICTURES, CHART = "attack-weights-found.json", "attack-weights-pictures.png", "attack-weights-chart.png"
@@ -205,8 +205,7 @@ def _sets(subject: Subject, images: int, seed: int) -> dict[str, list[Prompt]]:
 
 
 def _asked(sets: Mapping[str, list[Prompt]]) -> tuple[list[str], list[int]]:
-    prompts = [item for items in sets.values() for item in items]
-    return [item.text for item in prompts], [item.seed for item in prompts]
+    return texts_and_seeds(item for items in sets.values() for item in items)
 
 
 def _judge(subject: Subject, sets: Mapping[str, list[Prompt]], pictures: Tensor) -> dict[str, list[int]]:

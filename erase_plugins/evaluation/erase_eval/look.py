@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import Unsupported
 from erase_plugins.evaluation.guarded import drawn, labels_of
+from erase_plugins.evaluation.prompts import Prompt, texts_and_seeds
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from erase_plugins.evaluation.erase_eval.metrics import Array
-    from erase_plugins.evaluation.prompts import Prompt
     from erase_plugins.evaluation.run import Subject
 
 #: pictures per set that are kept for the sheet
@@ -40,7 +40,7 @@ def look(subject: Subject, sets: Mapping[str, Sequence[Prompt]], edit: str = "on
     for name, items in sets.items():
         if not items:
             continue
-        pictured = subject.generate([item.text for item in items], [item.seed for item in items], edit=edit)
+        pictured = subject.generate(*texts_and_seeds(items), edit=edit)
         features[name] = features_of(subject.judge, pictured) * np.asarray(drawn(pictured))[:, None]
         hits[name] = [item.shown(seen) for seen, item in zip(labels_of(subject.judge, pictured), items, strict=True)]
         pictures[name] = pictured[:_SHOWN].clone()

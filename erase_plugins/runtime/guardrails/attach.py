@@ -148,18 +148,32 @@ def _check_role(kind: Any, target: Any) -> None:
 def _placed(kind: Any, placing: Placing) -> list[Placed]:
     found: list[Placed] = []
     try:
-        found += kind.attach(placing)
-        for owner, name, made in found:
-            if not (callable(getattr(owner, name)) and isinstance(made, Quiet)):
-                raise TypeError(f"{type(made).__name__} around {name} is no stage around a function")
-    except EraseError:
-        raise
-    except Exception as error:
+        with blamed(kind):
+            found += kind.attach(placing)
+            for owner, name, made in found:
+                if not (callable(getattr(owner, name)) and isinstance(made, Quiet)):
+                    raise TypeError(f"{type(made).__name__} around {name} is no stage around a function")
+    except PluginError:
         for item in found:
             if isinstance(item, tuple) and isinstance(item[-1], Quiet):
                 item[-1].detach()
-        raise PluginError(f"the guard stage '{kind.id}' failed: {first_line(error)}") from error
+        raise
     return found
+
+
+@contextmanager
+def blamed(kind: Any) -> Iterator[None]:
+    """What a type of stage raises inside of the with-block is told as its fault.
+
+    Raises:
+        PluginError: names it.
+    """
+    try:
+        yield
+    except EraseError:
+        raise
+    except Exception as error:
+        raise PluginError(f"the guard stage '{kind.id}' failed: {first_line(error)}") from error
 
 
 def check_stage(manifest: Manifest, kind: Any, target: Any, any_base: bool) -> None:
