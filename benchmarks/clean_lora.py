@@ -37,7 +37,7 @@ PAIRS = (
 LAYERS = {"attention": ("to_q", "to_k", "to_v", "to_out.0"), "text": ("attn2.to_k", "attn2.to_v")}
 RANK, STEPS, BATCH, RATE, DRAWN = 4, 180, 8, 2e-3, 24
 #: training steps of the last way
-TRAINED = 60
+TRAINED = 100
 #: way -> (other word kept, strict, steps); None is the LoRA as it was
 WAYS = {
     "before": None,

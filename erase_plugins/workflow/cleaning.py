@@ -91,7 +91,7 @@ def clean_lora(
         strict: also switch off the modules that read no text, which often bring the concept back by themselves; what
             the LoRA does elsewhere gets weaker.
         steps: training steps after the closed form, on states that the model draws itself; they reach the modules
-            that read no text too. 0 is the closed form alone; 60 are usual.
+            that read no text too. 0 is the closed form alone; 100 are usual.
         images: pictures per measurement, where a judge knows the concept; 0 draws none.
         seed: of prompts and noise.
         dry_run: only look at names and shapes; loads no weights of the base.

@@ -64,11 +64,11 @@ class Schedule:
         probed: steps on whose states and prompts that is settled.
     """
 
-    steps: int = 60
+    steps: int = 100
     batch: tuple[int, int, int] = (5, 7, 4)
     rate: float = 0.02
     keep: float = 1.0
-    prompts: int = 16
+    prompts: int = 48
     asked: float = 0.72
     fillers: int = 192
     sampler: int = 8
