@@ -110,7 +110,7 @@ def test_moderate_maps_to_the_empty_prompt(pocket_target) -> None:
 def test_debias_balances_attributes(pocket_pipe, monkeypatch) -> None:
     """Backgrounds of "a cloud": after debiasing, two chosen ones come out about equally often."""
     monkeypatch.setattr(shares, "attribute_shares", partial(shares.attribute_shares, images=16))
-    monkeypatch.setattr(drawing, "draw", partial(draw, steps=4))
+    monkeypatch.setattr(drawing, "draw", partial(draw, steps=4, fast=False))
     options = {"mode": "debias", "attributes": "red,blue", "rounds": 3}
     messages = []
     artifact = ep.erase(pocket_pipe, "cloud", options=options, listeners=[messages.append])

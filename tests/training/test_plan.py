@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from erase_plugins.api import build_request
-from erase_plugins.engine import disk_cache, vocabulary
+from erase_plugins.engine import disk_cache, rates, vocabulary
 from erase_plugins.engine.activations import look_bytes, per_sample
 from erase_plugins.engine.adapters import Adapters
 from erase_plugins.engine.vocabulary import Vocabulary, rows_to_search
@@ -71,6 +71,7 @@ def with_denoiser(info, **changes):
 
 def test_a_search_among_all_words_is_in_the_estimate_until_its_facts_are_kept(target, tmp_path, monkeypatch):
     monkeypatch.setenv(disk_cache.VARIABLE, str(tmp_path))
+    monkeypatch.setattr(rates, "of_accelerator", lambda device: 1e8)  # a fast processor is done in no time
     info, asked = target.info, {"forwards": 10, "iterations": 1, "batch": 1, "states": 10}
     request = build_request("tiny", "esd", "pizza")
     rows = rows_to_search(info)
