@@ -100,6 +100,7 @@ def train(folder: Path, pairs: Any, seed: int, layers: tuple[str, ...]) -> None:
 
     import erase_plugins as ep
     from erase_plugins.evaluation.draw import draw
+    from erase_plugins.evaluation.prompts import texts_and_seeds
 
     torch.manual_seed(seed)
     pipe = ep.load("pocket")
@@ -107,7 +108,7 @@ def train(folder: Path, pairs: Any, seed: int, layers: tuple[str, ...]) -> None:
     with torch.no_grad():
         for word, label in pairs:
             shown_ = captions(label, label, DRAWN, 7000 + seed)
-            pictures = draw(pipe, [item.text for item in shown_], [item.seed for item in shown_], fast=False)
+            pictures = draw(pipe, *texts_and_seeds(shown_), fast=False)
             latents.append(pipe.vae.encode(2 * pictures - 1).latent_dist.mean * pipe.vae.config.scaling_factor)
             texts = [item.text.replace(label, word) for item in shown_]
             rows.append(pipe.encode_prompt(texts, "cpu", 1, False)[0])
@@ -148,12 +149,13 @@ def cleaned(lora: Path, word: str, keep: list[str], how: tuple[bool, bool, int],
 def shown(lora: Path, word: str, label: str, pictures: int) -> list[int]:
     """For each picture by the word, 1 where the judge sees the concept, else 0."""
     from erase_plugins.evaluation.draw import draw
+    from erase_plugins.evaluation.prompts import texts_and_seeds
     from erase_plugins.pocket.judge import PocketJudge
 
     prompts = captions(word, label, pictures, 90)
     judge = PocketJudge()
     with loaded(lora) as pipe:
-        drawn = draw(pipe, [item.text for item in prompts], [item.seed for item in prompts], fast=False)
+        drawn = draw(pipe, *texts_and_seeds(prompts), fast=False)
     best = judge.score(drawn)["concept"].argmax(-1).tolist()
     return [int(judge.axes["concept"][place] == label) for place in best]
 

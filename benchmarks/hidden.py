@@ -94,6 +94,7 @@ def measured(place: Path, concept: str, method: str, images: int) -> dict[str, A
     from erase_plugins.errors import EraseError
     from erase_plugins.evaluation.attacks.rates import seen
     from erase_plugins.evaluation.draw import draw
+    from erase_plugins.evaluation.prompts import texts_and_seeds
     from erase_plugins.pocket.judge import PocketJudge
 
     target, judge = pocket(), PocketJudge()
@@ -108,7 +109,7 @@ def measured(place: Path, concept: str, method: str, images: int) -> dict[str, A
             prompts = hidden_prompts(judge, concept, kind, images, target)
             if method == CHANCE:
                 prompts = [replace(item, text=nameless(item.text, concept)) for item in prompts]
-            pictures = draw(target.pipe, [item.text for item in prompts], [item.seed for item in prompts])
+            pictures = draw(target.pipe, *texts_and_seeds(prompts))
             found[kind] = [int(hit) for hit in seen(judge, prompts, pictures)]
             found[f"{kind} prompts"] = [item.text for item in prompts]
         for item in applied:

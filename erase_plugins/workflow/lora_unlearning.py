@@ -9,7 +9,7 @@ Three things decide what the rest of the LoRA loses. An error counts as a share 
 level: what a picture shows is decided where there is most noise, and there a LoRA changes the prediction least (on
 pocket a fifth of what it changes at the end), so that errors over the size of the prediction would hardly count where
 they do most harm. Every step has prompts of its own, each asked of the teacher once, so that nothing is learnt by
-heart. And steps are few, from a start that is near: the closed forms, on prompts for layers that read text and on what
+heart. And training begins near its end: from the closed forms, on prompts for layers that read text and on what
 they read at the states that the teacher is asked at for others (`lora_features`). How hard these press is settled for
 every LoRA: of several weights the one from which the training has least left to do. Alone, a closed form has to press
 hard, since nothing comes after it; before a training that costs the rest of the LoRA what the training need not take.
