@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -26,11 +27,14 @@ def test_the_numbers_of_rows_do_not_matter_and_nothing_is_done_without_inputs():
     assert torch.equal(taken_off(A, 0 * named, 0 * kept, 1.0), A.double())
 
 
-def test_the_solve_is_the_ridge_solve_and_treats_every_tap_of_a_convolution_alike():
+@pytest.mark.parametrize(("one", "other"), [(9, 7), (2, 1)])
+def test_the_solve_is_the_ridge_solve_and_treats_every_tap_of_a_convolution_alike(one, other):
+    """Whether a layer is narrower than there are rows of it, or wider."""
     generator = torch.Generator().manual_seed(2)
     A = torch.randn(2, 4, 3, 3, generator=generator)
-    named, kept = torch.randn(9, 4, generator=generator).double(), torch.randn(7, 4, generator=generator).double()
-    G, H = 0.25 * named.T @ named / 9, kept.T @ kept / 7
+    named = torch.randn(one, 4, generator=generator).double()
+    kept = torch.randn(other, 4, generator=generator).double()
+    G, H = 0.25 * named.T @ named / one, kept.T @ kept / other
     system = G + H + 1e-4 * (G + H).trace() / 4 * torch.eye(4).double()
     P = G @ torch.linalg.inv(system)
     found = taken_off(A, named.float(), kept.float(), 0.25)
