@@ -39,7 +39,7 @@ def _groups() -> dict[str, list[Any]]:
 
 
 #: measured after the comparison, on the same concepts, prompts and seeds
-LATER = "null-space.json"
+LATER = "later.json"
 
 
 def short_table(root: Path) -> str:
@@ -209,8 +209,8 @@ def pages(root: Path) -> dict[Path, Callable[[], str]]:
                 "styles": summary_table(root, "style"),
                 FLOW: summary_table(root, file=f"{FLOW}.json"),
                 "frontier": summary_table(root, file="frontier.json"),
-                "null-space": summary_table(root, file=LATER),
-                "null-space-style": summary_table(root, "style", LATER),
+                "later": summary_table(root, file=LATER),
+                "later-style": summary_table(root, "style", LATER),
             },
         ),
     }
