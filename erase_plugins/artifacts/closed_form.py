@@ -58,9 +58,10 @@ def solve_factors(rows: Tensor, guides: Tensor, weights: Tensor, H: Tensor, lam:
 def solve_in_span(
     rows: Tensor, guides: Tensor, weights: Tensor, kept: Tensor, kept_weights: Tensor, lam: float
 ) -> tuple[Tensor, Tensor]:
-    """K = B A as `solve_factors` gives it, where all rows are few: no (d, d) matrix is formed.
+    """K = B A as `solve_factors` gives it, in the smaller space: where all rows are few no (d, d) matrix is formed.
 
-    With Z = [sqrt(e) C, sqrt(p) P] (k, d): C B^-1 = (C - C Z^T (lam I + Z Z^T)^-1 Z) / lam (Woodbury).
+    With Z = [sqrt(e) C, sqrt(p) P] (k, d): C B^-1 = (C - C Z^T (lam I + Z Z^T)^-1 Z) / lam (Woodbury), and for more
+    rows than d C (lam I + Z^T Z)^-1 itself.
 
     Args:
         rows, guides: (n, d).
@@ -77,8 +78,9 @@ def solve_in_span(
     C, S, P = rows.double(), guides.double(), kept.double()
     e, p = weights.double()[:, None], kept_weights.double()[:, None]
     Z = torch.cat([e.sqrt() * C, p.sqrt() * P])
-    system = lam * torch.eye(len(Z), dtype=torch.float64) + Z @ Z.T
-    A = (e * C - right_divide(e * (C @ Z.T), system) @ Z) / lam
+    few = len(Z) <= Z.shape[1]
+    system = lam * torch.eye(min(Z.shape), dtype=torch.float64) + (Z @ Z.T if few else Z.T @ Z)
+    A = (e * C - right_divide(e * (C @ Z.T), system) @ Z) / lam if few else right_divide(e * C, system)
     Q, R = torch.linalg.qr(A.T)
     left, values, right = torch.linalg.svd((S - C).T @ R.T, full_matrices=False)
     rank = max(int((values > 1e-7 * values[0]).sum()), 1)

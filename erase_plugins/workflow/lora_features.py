@@ -16,7 +16,7 @@ from math import ceil
 import torch
 from torch import Tensor, nn
 
-from erase_plugins.artifacts.closed_form import solve_in_span, solve_map
+from erase_plugins.artifacts.closed_form import solve_in_span
 
 #: (component, key of an edit)
 Place = tuple[str, str]
@@ -80,14 +80,13 @@ def taken_off(A: Tensor, named: Tensor, kept: Tensor, erase: float) -> Tensor:
     Raises:
         NotFiniteError: the system is not solvable.
     """
-    shares = erase / len(named), 1 / len(kept)
-    size = sum(share * float(rows.double().square().sum()) for rows, share in zip((named, kept), shares, strict=True))
+    weights = [torch.full((len(rows),), scale / len(rows)).double() for rows, scale in ((named, erase), (kept, 1.0))]
+    size = sum(
+        float(rows.double().square().sum() * weight[0]) for rows, weight in zip((named, kept), weights, strict=True)
+    )
     if not size > 0:
         return A.double()
-    lam, old = _LAM_SHARE * size / named.shape[1], A.double()
-    if named.shape[1] < len(named) + len(kept):
-        G, H = (share * (rows.double().T @ rows.double()) for rows, share in zip((named, kept), shares, strict=True))
-        return old + torch.einsum("ri...,ik->rk...", old, solve_map(G, torch.zeros_like(G), H, lam))
-    each = [torch.full((len(rows),), share).double() for rows, share in zip((named, kept), shares, strict=True)]
-    down, up = solve_in_span(named, torch.zeros_like(named), each[0], kept, each[1], lam)
+    lam = _LAM_SHARE * size / named.shape[1]
+    down, up = solve_in_span(named, torch.zeros_like(named), weights[0], kept, weights[1], lam)
+    old = A.double()
     return old + torch.einsum("rk...,ki->ri...", torch.einsum("ri...,ik->rk...", old, up), down)

@@ -84,9 +84,11 @@ def test_few_rows_have_the_sums_of_all():
     torch.testing.assert_close(becomes.T @ few, other.T @ rows)
 
 
-def test_the_small_system_gives_the_large_one():
+@pytest.mark.parametrize("width", [60, 10])
+def test_the_small_system_gives_the_large_one(width):
+    """Of 18 rows, wider and narrower."""
     draw = torch.Generator().manual_seed(0)
-    C, S, P = (torch.randn(count, 60, generator=draw).double() for count in (6, 6, 12))
+    C, S, P = (torch.randn(count, width, generator=draw).double() for count in (6, 6, 12))
     e, p = torch.linspace(0.5, 2, 6).double(), torch.linspace(0.1, 3, 12).double()
     A, B = solve_factors(C, S, e, P.T @ (p[:, None] * P), 0.3)
     few, wide = solve_in_span(C, S, e, P, p, 0.3)
