@@ -1,13 +1,14 @@
 """`clean-lora` on LoRAs of pocket that teach two new words each: is the named word gone, does the other one stay?
 
-    python -m benchmarks.clean_lora --work FOLDER [--only 0,1,2] [--pictures 48] [--layers attention|text]
+    python -m benchmarks.clean_lora --work FOLDER [--only 0,1,2] [--pictures 48] [--layers attention|text] [--learnt]
 
 Every LoRA is trained by peft and stock diffusers on all attention layers (queries, keys, values, outputs; rank 4), as
 the usual scripts do it, or on those only that read text, with the base's own pictures of two concepts under two words
-that the text encoder does not know, and is saved as diffusers saves it. Then one word is taken out, without saying
-anything about the other one and with it named in ``keep``, and both words are drawn with prompts and seeds that
-training has not seen. A judge says what is in a picture. LoRAs and counts lie in ``--work``; a killed run goes on where
-it was. All of it in float32: bfloat16 takes more than twice as long on processors without units for it.
+that the text encoder does not know, and is saved as diffusers saves it. All are trained for the same number of steps;
+with ``--learnt`` one that does not draw both words by then is trained on until it does. Then one word is taken out,
+without saying anything about the other one and with it named in ``keep``, and both words are drawn with prompts and
+seeds that training has not seen. A judge says what is in a picture. LoRAs and counts lie in ``--work``; a killed run
+goes on where it was. All of it in float32: bfloat16 takes more than twice as long on processors without units for it.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ PAIRS = (
 #: what the usual training scripts put a LoRA on, and only what reads text
 LAYERS = {"attention": ("to_q", "to_k", "to_v", "to_out.0"), "text": ("attn2.to_k", "attn2.to_v")}
 RANK, STEPS, BATCH, RATE, DRAWN = 4, 180, 8, 2e-3, 24
+#: with ``--learnt``: trained on by so many steps at a time, until each word draws its concept in this share of DRAWN
+#: pictures by prompts of their own, or up to so many steps
+MORE, LEARNT, MOST = 60, 0.9, 900
 #: training steps of the last way
 TRAINED = 100
 #: way -> (other word kept, strict, steps); None is the LoRA as it was
@@ -55,22 +59,23 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(map(str, range(len(PAIRS)))), help="numbers of the LoRAs, from 0")
     parser.add_argument("--pictures", type=int, default=48, help="of each word")
     parser.add_argument("--layers", choices=LAYERS, default="attention")
+    parser.add_argument("--learnt", action="store_true", help="train until both words are drawn")
     parser.add_argument("--ways", default=",".join(WAYS), help="those to measure; what was measured is shown anyway")
     given = parser.parse_args()
     work = given.work / given.layers
     work.mkdir(parents=True, exist_ok=True)
     wanted = given.ways.split(",")
-    rows = [row(int(number), work, given.pictures, wanted) for number in given.only.split(",")]
+    rows = [row(int(number), work, given.pictures, wanted, given.learnt) for number in given.only.split(",")]
     sys.stdout.write(table(rows))
 
 
-def row(number: int, work: Path, pictures: int, wanted: list[str]) -> dict[str, Any]:
+def row(number: int, work: Path, pictures: int, wanted: list[str], learnt: bool = False) -> dict[str, Any]:
     """Pictures of one LoRA: way -> (named word, other word), 1 where a concept is seen; what was counted is read."""
     (word, concept), (other, its) = PAIRS[number]
     place, lora = work / f"{number}.json", work / f"lora-{number}"
     made: dict[str, Any] = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
     if not (lora / "pytorch_lora_weights.safetensors").is_file():
-        train(lora, PAIRS[number], number, LAYERS[work.name])
+        train(lora, PAIRS[number], number, LAYERS[work.name], MOST if learnt else STEPS)
     for way, how in WAYS.items():
         if way in made or way not in wanted:
             continue
@@ -90,8 +95,11 @@ def captions(word: str, label: str, count: int, seed: int) -> list[Any]:
     return worded_prompts(PocketJudge(), [label], [(word, label)] * count, seed)
 
 
-def train(folder: Path, pairs: Any, seed: int, layers: tuple[str, ...]) -> None:
-    """A LoRA as peft and diffusers make it, with the usual loss on the base's own pictures."""
+def train(folder: Path, pairs: Any, seed: int, layers: tuple[str, ...], most: int = STEPS) -> None:
+    """A LoRA as peft and diffusers make it, with the usual loss on the base's own pictures.
+
+    From `STEPS` on to ``most`` it is trained no further once it draws both words.
+    """
     import torch
     from diffusers import StableDiffusionPipeline
     from diffusers.utils import convert_state_dict_to_diffusers
@@ -118,7 +126,12 @@ def train(folder: Path, pairs: Any, seed: int, layers: tuple[str, ...]) -> None:
     weights = [item for item in unet.parameters() if item.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=RATE, weight_decay=1e-2)
     kept = pipe.scheduler.alphas_cumprod
-    for _ in range(STEPS):
+    for step in range(most):
+        if step >= STEPS and step % MORE == 0:
+            shares = [sum(found) / len(found) for found in (seen(pipe, *pair, DRAWN, 8000 + seed) for pair in pairs)]
+            sys.stderr.write(f"{seed}: {step} steps, words drawn in {shares[0]:.0%} and {shares[1]:.0%}\n")
+            if min(shares) >= LEARNT:
+                break
         chosen = torch.randint(len(clean), (BATCH,))
         time = torch.randint(len(kept), (BATCH,))
         noise = torch.randn_like(clean[chosen])
@@ -127,8 +140,8 @@ def train(folder: Path, pairs: Any, seed: int, layers: tuple[str, ...]) -> None:
         wanted = noise
         if pipe.scheduler.config.prediction_type == "v_prediction":
             wanted = share.sqrt() * noise - (1 - share).sqrt() * clean[chosen]
-        seen = unet(noisy, time, encoder_hidden_states=cond[chosen]).sample
-        loss = torch.nn.functional.mse_loss(seen, wanted)
+        predicted = unet(noisy, time, encoder_hidden_states=cond[chosen]).sample
+        loss = torch.nn.functional.mse_loss(predicted, wanted)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -148,14 +161,18 @@ def cleaned(lora: Path, word: str, keep: list[str], how: tuple[bool, bool, int],
 
 def shown(lora: Path, word: str, label: str, pictures: int) -> list[int]:
     """For each picture by the word, 1 where the judge sees the concept, else 0."""
+    with loaded(lora) as pipe:
+        return seen(pipe, word, label, pictures, 90)
+
+
+def seen(pipe: Any, word: str, label: str, pictures: int, seed: int) -> list[int]:
+    """The same of a pipeline as it is, by the prompts of a seed."""
     from erase_plugins.evaluation.draw import draw
     from erase_plugins.evaluation.prompts import texts_and_seeds
     from erase_plugins.pocket.judge import PocketJudge
 
-    prompts = captions(word, label, pictures, 90)
     judge = PocketJudge()
-    with loaded(lora) as pipe:
-        drawn = draw(pipe, *texts_and_seeds(prompts), fast=False)
+    drawn = draw(pipe, *texts_and_seeds(captions(word, label, pictures, seed)), fast=False)
     best = judge.score(drawn)["concept"].argmax(-1).tolist()
     return [int(judge.axes["concept"][place] == label) for place in best]
 

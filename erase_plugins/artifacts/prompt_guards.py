@@ -25,7 +25,6 @@ def opening(likeness: Tensor, centre: float, sharpness: float) -> Tensor:
     return 2 * torch.sigmoid(sharpness * (likeness - centre))
 
 
-@torch.no_grad()
 def presence(context: Tensor, concepts: Tensor) -> Tensor:
     """How much of each concept is in each prompt: mean over positions of the cosine, (batch, k).
 

@@ -65,7 +65,6 @@ class Thresholds:
         self.numbers = torch.tensor(config.get("gates") or [0] * len(embeddings))
         self.count = int(self.numbers.max()) + 1
 
-    @torch.no_grad()
     def table(self, context: Tensor) -> Tensor:
         """As `gate_table`."""
         if self.embeddings.device != context.device:
@@ -176,10 +175,11 @@ class GateReader:
     def read(self, context: Tensor) -> None:
         """Sets the table for text embeddings as the denoiser receives them (batch, tokens, dim).
 
-        The same tensor, unchanged, is read once: a picture's steps share it.
+        The same tensor, unchanged, is read once: a picture's steps share it. One whose gradient is asked for is read
+        every time: an attack has to see the gate, and what a pass has left for its gradient is gone after it.
         """
         seen = 0 if self.prompts is None else self.prompts.changes
-        tracked = not context.is_inference() and not torch.compiler.is_compiling()
+        tracked = not (context.requires_grad or context.is_inference() or torch.compiler.is_compiling())
         now = (context, context._version, seen) if tracked else ()
         if now and self._read_last and now[0] is self._read_last[0] and now[1:] == self._read_last[1:]:
             return

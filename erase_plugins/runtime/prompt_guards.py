@@ -51,7 +51,6 @@ class ValueProjection(nn.Module):
         return (-factor[..., None] * part).reshape(output.shape).to(output.dtype)
 
 
-@torch.no_grad()
 def operated(context: Tensor, concepts: Tensor, joint: Tensor, config: Mapping[str, Any], strength: float) -> Tensor:
     """E(prompt) - a E(joint string of what was found), every prompt by itself; itself where nothing was found.
 
@@ -60,15 +59,13 @@ def operated(context: Tensor, concepts: Tensor, joint: Tensor, config: Mapping[s
     scores = torch.sigmoid((presence(context, concepts) + float(config["beta"])) / float(config["gamma"]))
     subsets = [tuple(item) for item in config["subsets"]]
     longest = max(map(len, subsets))
-    out = context
+    rows: dict[int, Tensor] = {}
     for row, given in enumerate(scores):
         found = [int(k) for k in given.argsort(descending=True)[:longest] if float(given[k]) > 0.5]
-        if not found or strength == 0.0:
-            continue
-        out = out.clone() if out is context else out
-        part = joint[subsets.index(tuple(sorted(found)))]
-        out[row] = (context[row].float() - strength * float(given.max()) * part.float()).to(context.dtype)
-    return out
+        if found and strength:
+            part = joint[subsets.index(tuple(sorted(found)))]
+            rows[row] = (context[row].float() - strength * given.max() * part.float()).to(context.dtype)
+    return torch.stack([rows.get(row, context[row]) for row in range(len(context))]) if rows else context
 
 
 class AttachedSurgery:

@@ -22,6 +22,7 @@ from erase_plugins.testing.checks import (
     CHECKS,
     GUARD_CHECKS,
     LAYOUT_CHECKS,
+    NEEDS,
     READERS,
     SHARED,
     STOCK_READER,
@@ -110,7 +111,8 @@ def contract_rows(methods: Iterable[str], models: Iterable[str]) -> Iterable[tup
                 yield from ((method, model, name, "") for name in (*SHARED, *GUARD_CHECKS))
                 continue
             for name in general:
-                yield method, model, name, ""
+                if NEEDS[name] <= case.info.capabilities:
+                    yield method, model, name, ""
             for name in per_layout:
                 reader = READERS.get(name, "")
                 wanted = stock_reader(case) if reader == STOCK_READER else reader

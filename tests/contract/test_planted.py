@@ -284,6 +284,18 @@ def test_addon_that_is_not_off_at_strength_zero(monkeypatch):
     assert "strength 0 is not the base model" in reasons["strength_zero_is_identity"]
 
 
+def test_an_effect_that_hides_its_gradient(monkeypatch):
+    from erase_plugins.runtime import addons
+
+    class Hidden(torch.nn.Module):
+        def forward(self, output):
+            return -0.9 * output.detach()
+
+    monkeypatch.setitem(addons.ADDON_TYPES, NAME, lambda addon: Hidden())
+    reasons = report_of(NotOffAtZero(), only=["gradient_is_that_of_the_effect"])
+    assert "do not see what the edit does" in reasons["gradient_is_that_of_the_effect"]
+
+
 def test_a_bad_method_does_not_spoil_the_shared_model():
     assert "run_leaves_the_model_alone" in report_of(ChangesBase(), only=QUICK)
     assert "run_leaves_the_model_alone" in report_of(Hangs(), only=QUICK)

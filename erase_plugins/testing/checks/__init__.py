@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, overload
 
 Check = Callable[..., None]
 #: name -> check(case)
@@ -19,17 +19,28 @@ SHARED = (
     "bad_options_are_refused", "run_leaves_the_model_alone", "run_writes_no_files", "run_reports_progress",
     "cancel_leaves_nothing", "saved_files_are_declared", "manifest_round_trip",
 )  # fmt: skip
+#: name of a check -> capabilities without which a model gives it nothing to check
+NEEDS: dict[str, frozenset[str]] = {}
 #: name of a layout check -> the reader without which a layout gives it nothing to check
 READERS: dict[str, str] = {}
 #: stands for the program that users of the model under test load a file with, see `stock_reader`
 STOCK_READER = "stock"
-_ROOMS = ("describe", "planning", "running", "interrupting", "applying", "files", "guards")
+_ROOMS = ("describe", "planning", "running", "interrupting", "applying", "gradients", "files", "guards")
 
 
-def check(function: Check) -> Check:
-    """Adds a check that is run once per method and model."""
-    CHECKS[function.__name__] = function
-    return function
+@overload
+def check(function: Check) -> Check: ...
+@overload
+def check(*, needs: Iterable[str]) -> Callable[[Check], Check]: ...
+def check(function: Check | None = None, *, needs: Iterable[str] = ()) -> Check | Callable[[Check], Check]:
+    """Adds a check that is run once per method and model, of models that have the capabilities it ``needs``."""
+
+    def add(function: Check) -> Check:
+        CHECKS[function.__name__] = function
+        NEEDS[function.__name__] = frozenset(needs)
+        return function
+
+    return add if function is None else add(function)
 
 
 def guard_check(function: Check) -> Check:
