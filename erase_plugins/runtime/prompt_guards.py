@@ -61,7 +61,8 @@ def operated(context: Tensor, concepts: Tensor, joint: Tensor, config: Mapping[s
     longest = max(map(len, subsets))
     rows: dict[int, Tensor] = {}
     for row, given in enumerate(scores):
-        found = [int(k) for k in given.argsort(descending=True)[:longest] if float(given[k]) > 0.5]
+        told = given.tolist()
+        found = [k for k in sorted(range(len(told)), key=told.__getitem__, reverse=True)[:longest] if told[k] > 0.5]
         if found and strength:
             part = joint[subsets.index(tuple(sorted(found)))]
             rows[row] = (context[row].float() - strength * given.max() * part.float()).to(context.dtype)
