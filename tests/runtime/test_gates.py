@@ -138,6 +138,25 @@ def test_a_half_open_gate_is_half_the_strength(target):
     assert near(seen[0], expected[0])
 
 
+def test_an_attack_sees_the_gate_in_every_pass(target):
+    gated = artifact(target, "pizza")
+    gate = gated.edit.deltas["unet"][GATE]
+    half = AddOn(GATE, gate.weights, {**gate.config, "low": [0.0], "high": [2.0]})
+    cond = target.encode(PROMPTS[:1])
+    rows = cond.embeds.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(gate_table(rows, half.weights["embeddings"], half.config).sum(), rows)
+    by_hand = gate.weights["embeddings"][0, 0] / (rows.shape[1] - 1) / 2  # mean over tokens but the first, of 0 to 2
+    assert torch.allclose(slope[0, 1:], by_hand.expand(rows.shape[1] - 1, -1)) and not bool(slope[0, 0].any())
+    opened = replace(gated, edit=Edit("sd1", {"unet": {**gated.edit.deltas["unet"], GATE: half}}))
+    noise = torch.randn((1, *target.info.latent_shape), generator=torch.Generator().manual_seed(5))
+    with apply(target.pipe, opened):
+        found = [
+            torch.autograd.grad(target.predict(noise, 500, replace(cond, embeds=rows)).square().sum(), rows)[0]
+            for _ in range(2)
+        ]
+    assert torch.equal(*found)
+
+
 def test_stacked_edits_add_up_without_squares_or_cross_terms(target):
     """Both open for one prompt: g1 U1 D1 + g2 U2 D2, the sum of the two weight changes."""
     one, two = artifact(target, "pizza", 0), artifact(target, "pizza", 1)

@@ -93,6 +93,24 @@ def test_what_is_found_is_taken_out_and_other_prompts_stay_bit_for_bit() -> None
     assert operated(context[1:2], concepts, joint, CONFIG, 1.0)[0].equal(other)
 
 
+def test_an_attack_sees_how_a_prompt_is_operated() -> None:
+    """Halfway up the score's sigmoid, the slope along a direction is what a small step measures."""
+    concepts, joint = rows(1, TOKENS, DIM, seed=1), rows(1, TOKENS, DIM, seed=2)
+    context = (concepts[0] + rows(1, TOKENS, DIM, seed=6)[0])[None].requires_grad_()
+    config = {"beta": 0.01 - float(presence(context.detach(), concepts)), "gamma": 0.05, "subsets": [[0]]}
+    along, weights = rows(1, TOKENS, DIM, seed=7), rows(1, TOKENS, DIM, seed=8)
+
+    def value(place):
+        return (operated(place, concepts, joint, config, 1.0) * weights).sum()
+
+    (slope,) = torch.autograd.grad(value(context), context)
+    with torch.no_grad():
+        measured = (value(context + 1e-2 * along) - value(context - 1e-2 * along)) / 2e-2
+        straight = (along * weights).sum()
+    assert float((slope * along).sum()) == pytest.approx(float(measured), rel=1e-2)
+    assert abs(float(measured - straight)) > 0.05 * abs(float(straight))  # the score has a part in it
+
+
 def test_the_concept_itself_becomes_the_empty_prompt() -> None:
     null, away = rows(TOKENS, DIM, seed=4), rows(1, TOKENS, DIM, seed=5) * 10
     config = {"beta": -0.3, "gamma": 0.02, "subsets": [[0]]}
