@@ -26,6 +26,7 @@ _INDEX, _CONFIG = "model_index.json", "config.json"
 #: files of weights that diffusers and transformers look for
 _SHARDS = ".safetensors.index.json"
 _WEIGHTS = re.compile(r"(?:diffusion_pytorch_model|model)(?:-\d+-of-\d+)?\.safetensors")
+_PICKLED = re.compile(r"(?:diffusion_pytorch_model|pytorch_model)[\w.-]*\.bin")
 _NETWORKS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "vae")
 _COMPONENTS = (*_NETWORKS, "scheduler")
 #: endings of what lies beside weights and holds none; a family of another package may call its weights anything else
@@ -145,7 +146,7 @@ def _check_weights(folder: Path, model: str, inside: str = "", *, needed: bool =
         folder: where they lie.
         model: its name.
         inside: of which part they are, with a slash behind it.
-        needed: refuse a folder without any, too.
+        needed: refuse a folder without any, or with pickled ones only, too.
     """
     from erase_plugins.artifacts.header import read_header
 
@@ -163,7 +164,11 @@ def _check_weights(folder: Path, model: str, inside: str = "", *, needed: bool =
             if absent := [name for name in names if not (folder / name).exists()]:
                 told = f"{inside}{absent[0]} is not there ({len(absent)} of {len(names)} files)"
                 raise RequestError(f"model '{model}' is incomplete: {told}; fetch it again")
-    if needed and all(file.suffix.lower() in _TEXTS for file in folder.iterdir() if not file.is_dir()):
+    files = [file for file in folder.iterdir() if not file.is_dir()] if needed else []
+    if any(map(_PICKLED.fullmatch, (file.name for file in files))) and not any(folder.glob("*.safetensors")):
+        part = inside.removesuffix("/") or model
+        raise Unsupported(f"'{part}' has pickled weights only; save the model as safetensors first")
+    if needed and all(file.suffix.lower() in _TEXTS for file in files):
         raise RequestError(f"model '{model}' is incomplete: no file of weights in {inside or 'it'}; fetch it again")
 
 

@@ -127,6 +127,24 @@ def test_a_folder_without_weights_is_refused_before_anything_is_loaded(part, tmp
         assert (ran.code, ran.err.count("\n"), told in ran.err) == (2, 1, True), ran.err
 
 
+@pytest.mark.parametrize("part", ["unet", "language"])
+def test_a_folder_with_pickled_weights_only_is_refused_before_anything_is_loaded(part, tmp_path):
+    whole = part == "language"
+    folder = (
+        Path(shutil.copytree(pocket_folder().parent / part, tmp_path / "model")) if whole else pocket_copy(tmp_path)
+    )
+    place = folder if whole else folder / part
+    (weights,) = place.glob("*.safetensors")
+    pickled = place / ("pytorch_model.bin" if whole else "diffusion_pytorch_model.bin")
+    shutil.copy(weights, pickled)
+    assert find_model(str(folder)), "a pickled copy beside it is not opened"
+    weights.unlink()
+    told = f"'{'model' if whole else part}' has pickled weights only; save the model as safetensors first"
+    with pytest.raises(Unsupported) as caught:
+        find_model(str(folder))
+    assert str(caught.value) == told
+
+
 def test_a_part_that_a_model_says_it_has_not_needs_no_weights(tmp_path):
     folder = pocket_copy(tmp_path)
     index = json.loads((folder / "model_index.json").read_text())
