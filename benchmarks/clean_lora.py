@@ -128,7 +128,7 @@ def train(folder: Path, pairs: Any, seed: int, layers: tuple[str, ...], most: in
     kept = pipe.scheduler.alphas_cumprod
     for step in range(most):
         if step >= STEPS and step % MORE == 0:
-            shares = [sum(found) / len(found) for found in (seen(pipe, *pair, DRAWN, 8000 + seed) for pair in pairs)]
+            shares = [sum(seen(pipe, word, label, DRAWN, 8000 + seed)) / DRAWN for word, label in pairs]
             sys.stderr.write(f"{seed}: {step} steps, words drawn in {shares[0]:.0%} and {shares[1]:.0%}\n")
             if min(shares) >= LEARNT:
                 break
