@@ -165,9 +165,13 @@ def _check_weights(folder: Path, model: str, inside: str = "", *, needed: bool =
                 told = f"{inside}{absent[0]} is not there ({len(absent)} of {len(names)} files)"
                 raise RequestError(f"model '{model}' is incomplete: {told}; fetch it again")
     files = [file for file in folder.iterdir() if not file.is_dir()] if needed else []
-    if any(map(_PICKLED.fullmatch, (file.name for file in files))) and not any(folder.glob("*.safetensors")):
-        part = inside.removesuffix("/") or model
-        raise Unsupported(f"'{part}' has pickled weights only; save the model as safetensors first")
+    pickled = next((file.name for file in files if _PICKLED.fullmatch(file.name)), "")
+    if pickled and not any(folder.glob("*.safetensors")):
+        wanted = "diffusion_pytorch_model" if pickled.startswith("diffusion") else "model"
+        raise RequestError(
+            f"'{inside.removesuffix('/') or model}' has no {wanted}.safetensors; pickled weights are not opened, save "
+            "the model as safetensors first"
+        )
     if needed and all(file.suffix.lower() in _TEXTS for file in files):
         raise RequestError(f"model '{model}' is incomplete: no file of weights in {inside or 'it'}; fetch it again")
 

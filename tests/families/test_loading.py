@@ -139,10 +139,10 @@ def test_a_folder_with_pickled_weights_only_is_refused_before_anything_is_loaded
     shutil.copy(weights, pickled)
     assert find_model(str(folder)), "a pickled copy beside it is not opened"
     weights.unlink()
-    told = f"'{'model' if whole else part}' has pickled weights only; save the model as safetensors first"
-    with pytest.raises(Unsupported) as caught:
+    told = f"'{'model' if whole else part}' has no {weights.name}; pickled weights are not opened"
+    with pytest.raises(RequestError) as caught:
         find_model(str(folder))
-    assert str(caught.value) == told
+    assert str(caught.value) == f"{told}, save the model as safetensors first"
 
 
 def test_a_part_that_a_model_says_it_has_not_needs_no_weights(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import hub_cards
-from erase_plugins.errors import BaseMismatch, HubError, PushRefused, Unsupported
+from erase_plugins.errors import BaseMismatch, HubError, PushRefused, RequestError
 from erase_plugins.testing.models import fresh_pipeline, shared_pipeline
 from erase_plugins.workflow.applying import fuse_checkpoint
 from tests.cli.conftest import erase  # noqa: F401
@@ -116,7 +116,7 @@ def test_refusals(hub, pizza, base, tmp_path):
     shutil.copytree(base, tmp_path / "pickled")
     vae = tmp_path / "pickled" / "vae"
     (vae / "diffusion_pytorch_model.safetensors").rename(vae / "diffusion_pytorch_model.bin")
-    with pytest.raises(Unsupported, match="'vae' has pickled weights only"):
+    with pytest.raises(RequestError, match=r"'vae' has no diffusion_pytorch_model\.safetensors; pickled"):
         push(pizza, tmp_path / "pickled")
     assert {item.method for item in hub.log} == {"GET"}
     assert hub.store.repositories == {}
