@@ -198,6 +198,7 @@ def pages(root: Path) -> dict[Path, Callable[[], str]]:
             {
                 "methods": attacks_table.tables(root),
                 "guards": attacks_table.tables(root, guards=True),
+                "standard": attacks_table.tables(root, "standard"),
                 FLOW: attacks_table.tables(root, model=FLOW),
                 f"{FLOW}-{FEW}": attacks_table.tables(root, FEW, FLOW),
             },
