@@ -26,6 +26,7 @@ _INDEX, _CONFIG = "model_index.json", "config.json"
 #: files of weights that diffusers and transformers look for
 _SHARDS = ".safetensors.index.json"
 _WEIGHTS = re.compile(r"(?:diffusion_pytorch_model|model)(?:-\d+-of-\d+)?\.safetensors")
+#: files of weights that are not opened
 _PICKLED = re.compile(r"(?:diffusion_pytorch_model|pytorch_model)[\w.-]*\.bin")
 _NETWORKS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "vae")
 _COMPONENTS = (*_NETWORKS, "scheduler")

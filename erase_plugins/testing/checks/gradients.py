@@ -66,5 +66,5 @@ class _Slope:
         """(n,) for places (n,) between 0, the other prompt, and 1, the one that names the concept."""
         rows = self.other + places[:, None, None].to(self.other) * (self.named - self.other)
         predicted = self.target.predict(self.latents, 500, dataclasses.replace(self.cond, embeds=rows)).float()
-        found: Tensor = (predicted * self.weights).flatten(1).sum(1)
+        found: Tensor = (predicted * self.weights).flatten(1).sum(1).cpu()
         return found
