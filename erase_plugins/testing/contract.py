@@ -111,7 +111,7 @@ def contract_rows(methods: Iterable[str], models: Iterable[str]) -> Iterable[tup
                 yield from ((method, model, name, "") for name in (*SHARED, *GUARD_CHECKS))
                 continue
             for name in general:
-                if NEEDS[name] <= case.info.capabilities:
+                if case.info.capabilities >= NEEDS.get(name, frozenset()):
                     yield method, model, name, ""
             for name in per_layout:
                 reader = READERS.get(name, "")

@@ -73,6 +73,14 @@ def pocket_copy(place):
     return folder
 
 
+def weights_of(part, place):
+    """Whether a part of pocket, or "language", is a whole model; a copy of that model, and its file of weights."""
+    whole = part == "language"
+    folder = Path(shutil.copytree(pocket_folder().parent / part, place / "model")) if whole else pocket_copy(place)
+    (weights,) = (folder if whole else folder / part).glob("*.safetensors")
+    return whole, folder, weights
+
+
 def test_weights_that_came_in_part_are_told_before_anything_is_loaded(tmp_path):
     """The library's message came after seconds, and said neither that the file is too short nor what to do."""
     folder = pocket_copy(tmp_path)
@@ -109,12 +117,7 @@ def test_a_shard_that_did_not_come_is_told_before_anything_is_loaded(tmp_path, k
 @pytest.mark.parametrize("part", ["unet", "vae", "language"])
 def test_a_folder_without_weights_is_refused_before_anything_is_loaded(part, tmp_path):
     """A dry run promised an erasure of it; the run ended with a library's message after seconds."""
-    whole = part == "language"
-    folder = (
-        Path(shutil.copytree(pocket_folder().parent / part, tmp_path / "model")) if whole else pocket_copy(tmp_path)
-    )
-    place = folder if whole else folder / part
-    (weights,) = place.glob("*.safetensors")
+    whole, folder, weights = weights_of(part, tmp_path)
     weights.rename(weights.with_suffix(".weights"))
     assert find_model(str(folder)), "a family of another package may call them so"
     weights.with_suffix(".weights").unlink()
@@ -129,14 +132,8 @@ def test_a_folder_without_weights_is_refused_before_anything_is_loaded(part, tmp
 
 @pytest.mark.parametrize("part", ["unet", "language"])
 def test_a_folder_with_pickled_weights_only_is_refused_before_anything_is_loaded(part, tmp_path):
-    whole = part == "language"
-    folder = (
-        Path(shutil.copytree(pocket_folder().parent / part, tmp_path / "model")) if whole else pocket_copy(tmp_path)
-    )
-    place = folder if whole else folder / part
-    (weights,) = place.glob("*.safetensors")
-    pickled = place / ("pytorch_model.bin" if whole else "diffusion_pytorch_model.bin")
-    shutil.copy(weights, pickled)
+    whole, folder, weights = weights_of(part, tmp_path)
+    shutil.copy(weights, weights.with_name("pytorch_model.bin" if whole else "diffusion_pytorch_model.bin"))
     assert find_model(str(folder)), "a pickled copy beside it is not opened"
     weights.unlink()
     told = f"'{'model' if whole else part}' has no {weights.name}; pickled weights are not opened"

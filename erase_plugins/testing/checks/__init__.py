@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
-from typing import Any, overload
+from collections.abc import Callable
+from typing import Any
 
 Check = Callable[..., None]
 #: name -> check(case)
@@ -28,19 +28,20 @@ STOCK_READER = "stock"
 _ROOMS = ("describe", "planning", "running", "interrupting", "applying", "gradients", "files", "guards")
 
 
-@overload
-def check(function: Check) -> Check: ...
-@overload
-def check(*, needs: Iterable[str]) -> Callable[[Check], Check]: ...
-def check(function: Check | None = None, *, needs: Iterable[str] = ()) -> Check | Callable[[Check], Check]:
-    """Adds a check that is run once per method and model, of models that have the capabilities it ``needs``."""
+def check(function: Check) -> Check:
+    """Adds a check that is run once per method and model."""
+    CHECKS[function.__name__] = function
+    return function
+
+
+def check_with(*capabilities: str) -> Callable[[Check], Check]:
+    """Adds a check that is run once per method and model, of models that have these capabilities."""
 
     def add(function: Check) -> Check:
-        CHECKS[function.__name__] = function
-        NEEDS[function.__name__] = frozenset(needs)
-        return function
+        NEEDS[function.__name__] = frozenset(capabilities)
+        return check(function)
 
-    return add if function is None else add(function)
+    return add
 
 
 def guard_check(function: Check) -> Check:

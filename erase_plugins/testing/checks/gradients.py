@@ -6,8 +6,9 @@ import dataclasses
 import warnings
 from typing import TYPE_CHECKING
 
+from erase_plugins.families.capabilities import DENOISER, TEXT
 from erase_plugins.testing.case import Case
-from erase_plugins.testing.checks import check
+from erase_plugins.testing.checks import check_with
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +19,7 @@ _PLACES, _APART = 17, 2e-3
 TOLERANCE = 0.05
 
 
-@check(needs=("denoiser", "text"))
+@check_with(DENOISER, TEXT)
 def gradient_is_that_of_the_effect(case: Case) -> None:
     """Between two prompts, the gradient of the edited prediction is the slope that small steps measure.
 
