@@ -59,7 +59,9 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(map(str, range(len(PAIRS)))), help="numbers of the LoRAs, from 0")
     parser.add_argument("--pictures", type=int, default=48, help="of each word")
     parser.add_argument("--layers", choices=LAYERS, default="attention")
-    parser.add_argument("--learnt", action="store_true", help="train until both words are drawn")
+    parser.add_argument(
+        "--learnt", action="store_true", help="train until both words are drawn; in a --work of its own"
+    )
     parser.add_argument("--ways", default=",".join(WAYS), help="those to measure; what was measured is shown anyway")
     given = parser.parse_args()
     work = given.work / given.layers
