@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from erase_plugins.errors import Unsupported
+from erase_plugins.evaluation.sheet import contact_sheet
 from tools.docs import attacks_table
+from tools.docs.attacks_figures import curve, cut
 from tools.docs.attacks_table import CELLS, Cell, comes_back, plan, read, run, tables
 
 MADE = {
@@ -140,3 +143,20 @@ def test_the_worst_concept_counts(made, monkeypatch):
 
 def test_a_page_without_cells(tmp_path):
     assert tables(tmp_path) == "No cell is finished." and comes_back("uce", tmp_path) == "-"
+
+
+def test_a_curve_ends_with_what_was_measured():
+    item = {
+        "curve": {"learned token, edited": {"500": 0.3, "250": 0.1}}, "found": {"steps": 1000}, "success": [0.4, 0, 1, 9],
+        "controls": {"control: reference model": 0.2},
+    }  # fmt: skip
+    assert curve(item, "edited") == [(250, 0.1), (500, 0.3), (1000, 0.4)]
+    assert curve(item, "reference") == [(1000, 0.2)]
+
+
+def test_a_picture_is_cut_out_of_the_sheet_that_an_attack_wrote(tmp_path):
+    red, blue = torch.tensor([1.0, 0, 0]), torch.tensor([0, 0, 1.0])
+    rows = [(name, [colour[:, None, None].expand(3, 32, 32)]) for name, colour in (("a", red), ("b", blue))]
+    sheet = contact_sheet(rows, tmp_path / "sheet.png", title="any")
+    assert [cut(sheet, line).mean(dim=(1, 2)).tolist() for line in (0, 1)] == [red.tolist(), blue.tolist()]
+    assert cut(sheet, 0).shape == (3, 96, 96)

@@ -92,8 +92,14 @@ class LearnedRows(Trainable):
     def named_parameters(self) -> dict[str, nn.Parameter]:
         return {"rows": self.rows}
 
-    def encode(self, where: Slots, picks: Sequence[int] | None = None) -> Conditioning:
-        """Prompts (or those at ``picks``) with the rows in their slots, encoded with gradients."""
+    def encode(self, where: Slots, picks: Sequence[int] | None = None, others: Tensor | None = None) -> Conditioning:
+        """Prompts (or those at ``picks``) with the rows in their slots, encoded with gradients.
+
+        Args:
+            where: prompts with slots.
+            picks: which of them; all if None.
+            others: rows (prompts, count, width), each prompt its own, in place of those in training.
+        """
         tokens, starts = where.tokens, list(where.starts)
         if picks is not None:
             tokens, starts = tokens[picks], [starts[pick] for pick in picks]
@@ -102,8 +108,9 @@ class LearnedRows(Trainable):
         row = torch.tensor(starts, device=self.rows.device)[:, None] + torch.arange(where.count, device=prompt.device)
         for name, ids in tokens.ids.items():
             plain = self.target.token_table(name)[ids].to(self.rows.dtype)
-            own = self.rows[:, place : place + plain.shape[-1]]
-            embedded[name] = plain.index_put((prompt.expand_as(row), row), own.expand(len(starts), -1, -1))
+            rows = self.rows.expand(len(starts), -1, -1) if others is None else others
+            own = rows[..., place : place + plain.shape[-1]]
+            embedded[name] = plain.index_put((prompt.expand_as(row), row), own)
             place += plain.shape[-1]
         return self.target.encode_live(tokens, embedded)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 _MARGIN = 8
 _LABEL = 150
+_TITLE, _HEADINGS, _SIZE = 28, 22, 96
 
 
 def to_image(picture: Tensor) -> Any:
@@ -26,7 +27,7 @@ def contact_sheet(
     *,
     columns: Sequence[str] = (),
     title: str = "",
-    size: int = 96,
+    size: int = _SIZE,
 ) -> Path:
     """Writes rows of pictures with a label in front of each row.
 
@@ -44,7 +45,7 @@ def contact_sheet(
 
     font = ImageFont.load_default(13)
     bold = ImageFont.load_default(16)
-    top = (28 if title else 0) + (22 if columns else 0) + _MARGIN
+    top = (_TITLE if title else 0) + (_HEADINGS if columns else 0) + _MARGIN
     width = _LABEL + max(len(pictures) for _, pictures in rows) * (size + _MARGIN) + _MARGIN
     sheet = Image.new("RGB", (width, top + len(rows) * (size + _MARGIN) + _MARGIN), "white")
     pen = ImageDraw.Draw(sheet)
@@ -62,6 +63,11 @@ def contact_sheet(
     with atomic_file(path) as work:
         sheet.save(work, format="PNG", pnginfo=png_stamp())
     return path
+
+
+def corner(line: int) -> tuple[int, int, int]:
+    """Left, top and edge in pixels of the first picture of a line, in a sheet with a title and without headings."""
+    return _LABEL, _TITLE + _MARGIN + line * (_SIZE + _MARGIN), _SIZE
 
 
 def _wrap(text: str, width: int, font: Any) -> list[str]:

@@ -11,7 +11,7 @@ its own, see `defended`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -83,9 +83,10 @@ class ConceptInversion:
         budget.progress("pictures of the base", 0, 1)
         taught = concept_lesson(subject, run.study.split, run.options.pictures)
         beside = [run.study.plain("base", "off"), run.study.plain("plain name", "on")]
+        hidden = budget.remember("gradients", run.hidden)
         found = [run.attack(run.study.victims[0], taught, None)]
         found += [run.attack(victim, taught, found[0].facts["steps"]) for victim in run.study.victims[1:]]
-        return run.report(found, beside, taught)
+        return run.report(found, beside, taught, hidden)
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,14 @@ class _Run:
         facts = {"looks": looks_of(ctx), "steps": len(losses), "passes": int(ctx.numbers["training_passes"])}
         return drawn(study.prompts), facts, {f"rows.{name}": part for name, part in learned.by_encoder().items()}
 
-    def report(self, found: list[Sample], beside: list[Sample], taught: Lesson) -> AttackReport:
+    def hidden(self) -> list[str]:
+        """A warning where the edit hides its gradient."""
+        from erase_plugins.engine.slopes import hidden_warning
+
+        with self.study.victims[0].exposed():
+            return hidden_warning(self.study.subject.target, self.study.split.concept)
+
+    def report(self, found: list[Sample], beside: list[Sample], taught: Lesson, hidden: Sequence[str]) -> AttackReport:
         from erase_plugins.evaluation.attacks.rows import write_rows
 
         token, concept, mine = self.options.token, self.study.split.concept, found[0]
@@ -179,7 +187,8 @@ class _Run:
                 "steps": mine.facts["steps"], "plain_rate": beside[1].rate,
             },
             {"looks": {item.name: item.facts["looks"] for item in found}, "pictures_learned_from": len(taught.prompts)},
-            training=sum(item.facts["passes"] for item in found), warnings=[loud] if longest > _LOUD else [],
+            training=sum(item.facts["passes"] for item in found),
+            warnings=[*hidden, *([loud] if longest > _LOUD else [])],
             attachments=[Attachment(ROWS, lambda path: write_rows(rows, token, path),
                                     "the learned token, for load_textual_inversion of diffusers")],
             pictures=PICTURES, title="a learned token against",

@@ -111,6 +111,7 @@ class UnlearnDiffAtk:
         before = {ON: plain[ON], DESTROYED: plain[DESTROYED]}
         if asking.reference is not None:
             before[REFERENCE] = asking.look("plain-reference", targets.prompts, REFERENCE)
+        hidden = budget.remember("gradients", lambda: _hidden(subject))
         forbidden = forbidden_words(world_of(subject.judge), subject.erased, options.forbid)
         results = {}
         for state, hits in before.items():
@@ -121,7 +122,14 @@ class UnlearnDiffAtk:
             results[state] = (
                 search.run() if state == ON else asking.control(self.id, state, targets.prompts, given, search.run)
             )
-        return _report(asking, targets, plain, results, schedule)
+        return _report(asking, targets, plain, results, schedule, hidden)
+
+
+def _hidden(subject: Subject) -> list[str]:
+    from erase_plugins.engine.slopes import hidden_warning
+
+    with subject.under(ON):
+        return hidden_warning(subject.target, subject.erased[0])
 
 
 def _targets(asking: Asking, count: int) -> tuple[Targets, dict[str, list[int]]]:
@@ -139,7 +147,7 @@ def _targets(asking: Asking, count: int) -> tuple[Targets, dict[str, list[int]]]
 
 def _report(
     asking: Asking, targets: Targets, plain: Mapping[str, Sequence[int]], results: Mapping[str, Any],
-    schedule: Schedule,
+    schedule: Schedule, hidden: Sequence[str],
 ) -> AttackReport:  # fmt: skip
     import torch
 
@@ -168,7 +176,7 @@ def _report(
     }
     spent = {name: sum(part[name] for part in results.values())
              for name in ("gradient_passes", "screen_passes", "skipped")}  # fmt: skip
-    warnings = []
+    warnings = list(hidden)
     if len(targets.prompts) == sum(plain[OFF]) < int(len(plain[OFF]) / _SPARE):
         warnings.append(
             f"{len(targets.prompts)} prompts are attacked; of the others the base draws no picture to aim at"

@@ -81,6 +81,12 @@ def test_a_row_that_drowns_the_rest_is_told(pipe, monkeypatch):
     assert not any("as long as a token" in text for text in run(tiny_subject(pipe)).warnings)
 
 
+def test_an_edit_that_hides_its_gradient_is_told(pipe, monkeypatch):
+    asked = []
+    monkeypatch.setattr("erase_plugins.engine.slopes.hidden_warning", lambda _t, name: asked.append(name) or ["off"])
+    assert "off" in run(tiny_subject(pipe)).warnings and asked == ["owl"]
+
+
 def test_what_is_learned_from_is_not_measured_with(pipe):
     from erase_plugins.evaluation.attacks.material import split_prompts
 
