@@ -10,7 +10,7 @@ import torch
 from erase_plugins.errors import Unsupported
 from erase_plugins.evaluation.sheet import contact_sheet
 from tools.docs import attacks_table
-from tools.docs.attacks_figures import curve, cut
+from tools.docs.attacks_longer import curve, cut, means
 from tools.docs.attacks_table import CELLS, Cell, comes_back, plan, read, run, tables
 
 MADE = {
@@ -145,6 +145,18 @@ def test_a_page_without_cells(tmp_path):
     assert tables(tmp_path) == "No cell is finished." and comes_back("uce", tmp_path) == "-"
 
 
+def test_means_over_concepts_with_the_lowest_and_the_highest(made):
+    folder, _, refused = made
+    refused.clear()
+    run(plan(["owl"], ["concept-inversion", "relearn"], ["uce"], "standard"), folder)
+    assert "| `uce` | 90% (90 to 90), 30% | 90% (90 to 90), 30% |" in means(folder)
+    run(plan(["pizza"], ["concept-inversion"], ["uce"], "standard"), folder)
+    place = folder / CELLS / "pizza-concept-inversion-uce-standard.json"
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"success": [0.5, 0, 1, 9], "control": [0.1, 0, 1, 9]}))
+    assert means(folder).splitlines()[0] == "| mean of 2 concepts | concept-inversion | relearn |"
+    assert "| `uce` | 70% (50 to 90), 20% | 90% (90 to 90), 30%; 1 of them |" in means(folder)
+
+
 def test_a_curve_ends_with_what_was_measured():
     item = {
         "curve": {"learned token, edited": {"500": 0.3, "250": 0.1}}, "found": {"steps": 1000}, "success": [0.4, 0, 1, 9],
@@ -154,9 +166,10 @@ def test_a_curve_ends_with_what_was_measured():
     assert curve(item, "reference") == [(1000, 0.2)]
 
 
-def test_a_picture_is_cut_out_of_the_sheet_that_an_attack_wrote(tmp_path):
-    red, blue = torch.tensor([1.0, 0, 0]), torch.tensor([0, 0, 1.0])
-    rows = [(name, [colour[:, None, None].expand(3, 32, 32)]) for name, colour in (("a", red), ("b", blue))]
-    sheet = contact_sheet(rows, tmp_path / "sheet.png", title="any")
-    assert [cut(sheet, line).mean(dim=(1, 2)).tolist() for line in (0, 1)] == [red.tolist(), blue.tolist()]
-    assert cut(sheet, 0).shape == (3, 96, 96)
+def test_pictures_are_cut_out_of_the_sheet_that_an_attack_wrote(tmp_path):
+    colours = [torch.tensor(rgb) for rgb in ([1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0], [1.0, 1.0, 0])]
+    tiles = [colour[:, None, None].expand(3, 32, 32) for colour in colours]
+    sheet = contact_sheet([("a", tiles[:2]), ("b", tiles[2:])], tmp_path / "sheet.png", title="any")
+    found = [part for line in (0, 1) for part in cut(sheet, line)]
+    assert [part.shape for part in found] == [(3, 96, 96)] * 4
+    assert [part.mean(dim=(1, 2)).tolist() for part in found] == [colour.tolist() for colour in colours]

@@ -65,9 +65,10 @@ def contact_sheet(
     return path
 
 
-def corner(line: int) -> tuple[int, int, int]:
-    """Left, top and edge in pixels of the first picture of a line, in a sheet with a title and without headings."""
-    return _LABEL, _TITLE + _MARGIN + line * (_SIZE + _MARGIN), _SIZE
+def corner(line: int, place: int) -> tuple[int, int, int]:
+    """Left, top and edge in pixels of a picture in a line of a sheet with a title and without headings."""
+    step = _SIZE + _MARGIN
+    return _LABEL + place * step, _TITLE + _MARGIN + line * step, _SIZE
 
 
 def _wrap(text: str, width: int, font: Any) -> list[str]:

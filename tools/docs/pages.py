@@ -182,7 +182,7 @@ def filled(path: Path, parts: Mapping[str, str]) -> str:
 
 def pages(root: Path) -> dict[Path, Callable[[], str]]:
     """Every generated page and how to render it."""
-    from tools.docs import attacks_table, hooks
+    from tools.docs import attacks_longer, attacks_table, hooks
     from tools.docs import cli as cli_docs
 
     readme, plugins, results, attacks = (
@@ -199,6 +199,7 @@ def pages(root: Path) -> dict[Path, Callable[[], str]]:
                 "methods": attacks_table.tables(root),
                 "guards": attacks_table.tables(root, guards=True),
                 "standard": attacks_table.tables(root, "standard"),
+                "means": attacks_longer.means(root),
                 FLOW: attacks_table.tables(root, model=FLOW),
                 f"{FLOW}-{FEW}": attacks_table.tables(root, FEW, FLOW),
             },

@@ -1,0 +1,172 @@
+"""What a longer search finds, for docs/attacks.md: means over concepts, curves of the learned token, what it draws.
+
+    python -m tools.docs.attacks_longer [--pictures]
+
+Means and curves come from the stored cells. ``--pictures`` cuts one picture of each cell out of the sheets that the
+attacks left below ``runs/attacks`` (`tools.docs.attacks_table`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from erase_plugins.artifacts.atomic import atomic_file
+from erase_plugins.artifacts.places import STAMP
+from erase_plugins.evaluation.attacks.inversion import PICTURES as SHEET
+from erase_plugins.evaluation.chart import matplotlib_parts
+from erase_plugins.evaluation.sheet import contact_sheet, corner
+from tools.docs.attacks_table import (
+    INVERSION,
+    POCKET,
+    ROOT,
+    WORK,
+    Cell,
+    attack_ids,
+    control_key,
+    known,
+    method_ids,
+    read,
+    references,
+)
+
+BUDGET = "standard"
+IMAGES = Path("docs/images")
+CURVES, PICTURES = IMAGES / "attacks-curves.png", IMAGES / "attacks-pictures.png"
+#: lines of a sheet that the attack wrote: the base, the edited model with the token, the reference with it
+BASE, EDITED, REFERENCE = 0, 2, 4
+_COLUMNS = 3
+
+
+def searched(root: Path = ROOT) -> dict[Cell, dict[str, Any]]:
+    """Finished cells of the learned token."""
+    return {
+        cell: item for cell, item in read(root).items()
+        if (cell.attack, cell.budget, cell.model, item["status"]) == (INVERSION, BUDGET, POCKET, "ok")
+    }  # fmt: skip
+
+
+def curve(item: Mapping[str, Any], state: str) -> list[tuple[int, float]]:
+    """(steps, share of pictures) of the looks during the training, and of the measurement at its end."""
+    looks = sorted((int(step), share) for step, share in item["curve"].get(f"learned token, {state}", {}).items())
+    last = item["success"][0] if state == "edited" else item["controls"][f"control: {state} model"]
+    return [*looks, (item["found"]["steps"], last)]
+
+
+def means(root: Path = ROOT) -> str:
+    """Markdown: success over the concepts of each method, the control behind the comma; the spread in brackets."""
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    cells = {cell: item for cell, item in read(root).items()
+             if (cell.budget, cell.model, item["status"]) == (BUDGET, POCKET, "ok")}  # fmt: skip
+    controls = references(cells)
+    for cell, item in cells.items():
+        pair = (item["success"][0], controls.get(control_key(cell, item), item["control"])[0])
+        found.setdefault((cell.method, cell.attack), []).append(pair)
+    most = max(map(len, found.values()), default=0)
+    attacks = [name for name in attack_ids() if any(name == attack for _, attack in found)]
+    methods = [name for name in method_ids() if any(name == method for method, _ in found)]
+    rows = [f"| mean of {most} concepts | {' | '.join(attacks)} |", "|---" * (len(attacks) + 1) + "|"]
+    rows += [
+        f"| `{method}` | {' | '.join(_mean(found.get((method, name), []), most) for name in attacks)} |"
+        for method in methods
+    ]
+    return "\n".join(rows)
+
+
+def _mean(pairs: Sequence[tuple[float, float]], most: int) -> str:
+    if not pairs:
+        return "-"
+    own, control = ([100 * share for share in side] for side in zip(*pairs, strict=True))
+    few = f"; {len(pairs)} of them" if len(pairs) < most else ""
+    spread = f"{min(own):.0f} to {max(own):.0f}"
+    return f"{sum(own) / len(own):.0f}% ({spread}), {sum(control) / len(control):.0f}%{few}"
+
+
+def draw_curves(root: Path = ROOT) -> Path:
+    """One panel per concept: success against training steps, the reference in grey."""
+    figure_class, canvas = matplotlib_parts()
+    cells = searched(root)
+    concepts = list(dict.fromkeys(cell.concept for cell in cells))
+    methods = known(list(dict.fromkeys(cell.method for cell in cells)), method_ids())
+    lines = math.ceil(len(concepts) / _COLUMNS)
+    figure = figure_class(figsize=(10, 2.7 * lines + 0.5), layout="constrained")
+    canvas(figure)
+    panels = list(figure.subplots(lines, _COLUMNS, sharex=True, sharey=True, squeeze=False).flat)
+    for panel, concept in zip(panels, concepts, strict=False):
+        panel.set_title(concept, fontsize=10)
+        mine = {cell.method: item for cell, item in cells.items() if cell.concept == concept}
+        longest = max(mine.values(), key=lambda item: int(item["found"]["steps"]))
+        _line(panel, curve(longest, "reference"), "never saw it", "#7f8c8d", "--")
+        for number, method in enumerate(methods):
+            if method in mine:
+                _line(panel, curve(mine[method], "edited"), method, f"C{number}", "-")
+    for panel in panels[len(concepts) :]:
+        panel.set_axis_off()
+    panels[0].set_ylabel("share of pictures that show it", fontsize=9)
+    panels[0].set_xlabel("training steps of the token", fontsize=9)
+    handles = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles), fontsize=8)
+    with atomic_file(root / CURVES) as work:
+        figure.savefig(work, format="png", dpi=110, metadata={"Software": STAMP})
+    return root / CURVES
+
+
+def _line(panel: Any, points: Sequence[tuple[int, float]], label: str, colour: str, style: str) -> None:
+    panel.plot(*zip(*points, strict=True), style, color=colour, label=label, marker=".", linewidth=1.3)
+    panel.set_ylim(-0.03, 1.03)
+
+
+def draw_pictures(root: Path = ROOT) -> Path:
+    """A line per method, a picture per concept: those concepts of which every method left its sheet.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    cells = searched(root)
+    sheets = {cell: root / WORK / "reports" / cell.key / SHEET for cell in cells}
+    left = [cell for cell in cells if sheets[cell].is_file()]
+    methods = [name for name in method_ids() if any(cell.method == name for cell in left)]
+    concepts = {cell.concept: [other for other in left if other.concept == cell.concept] for cell in left}
+    concepts = {name: mine for name, mine in concepts.items() if len(mine) == len(methods)}
+    if not concepts:
+        raise FileNotFoundError(f"no concept has a sheet of every method below {root / WORK}")
+    # the controls stand on every sheet; those that were trained longest are shown
+    longest = [sheets[max(mine, key=lambda cell: int(cells[cell]["found"]["steps"]))] for mine in concepts.values()]
+    rows = [("base, by the name", [picture for sheet in longest for picture in cut(sheet, BASE)])]
+    for method in methods:
+        own = [sheets[cell] for mine in concepts.values() for cell in mine if cell.method == method]
+        rows.append((method, [picture for sheet in own for picture in cut(sheet, EDITED)]))
+    rows.append(("never saw it", [picture for sheet in longest for picture in cut(sheet, REFERENCE)]))
+    return contact_sheet(
+        rows,
+        root / PICTURES,
+        columns=[text for name in concepts for text in (name, "")],
+        title="What a learned token draws",
+    )
+
+
+def cut(sheet: Path, line: int) -> list[Any]:
+    """The first two pictures (3, height, width) in 0..1 of a line of a sheet with a title."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    with Image.open(sheet) as picture:
+        pixels = torch.from_numpy(np.asarray(picture.convert("RGB")) / 255).permute(2, 0, 1).float()
+    return [pixels[:, top : top + size, left : left + size] for left, top, size in (corner(line, 0), corner(line, 1))]
+
+
+def main() -> None:
+    """Reads the command line and draws."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", action="store_true")
+    made = [draw_curves(), *([draw_pictures()] if parser.parse_args().pictures else [])]
+    sys.stderr.writelines(f"written: {path.relative_to(ROOT)}\n" for path in made)
+
+
+if __name__ == "__main__":
+    main()
