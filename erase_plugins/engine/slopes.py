@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from erase_plugins.engine.inversion import THINGS, LearnedRows, predicted, slots, start_rows
+from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families.target import Target
 
 #: places between the two, and how far apart the passes are that measure a slope there
@@ -35,7 +36,9 @@ def hidden_share(values: Callable[[Tensor], Tensor], apart: float = APART, place
     where = ((torch.arange(places) + 0.5) / places).requires_grad_()
     with torch.enable_grad():
         made = values(where)
-        found = torch.autograd.grad(made.sum(), where)[0] if made.requires_grad else torch.zeros(places)
+        # weights may want a gradient where the places get none
+        (found,) = torch.autograd.grad(made.sum(), where, allow_unused=True) if made.requires_grad else (None,)
+        found = torch.zeros(places) if found is None else found
     with torch.no_grad():
         before, here, after = (values(where.detach() + step) for step in (-apart, 0.0, apart))
     left, right = (here - before) / apart, (after - here) / apart
@@ -47,11 +50,15 @@ def hidden_share(values: Callable[[Tensor], Tensor], apart: float = APART, place
 def hidden_warning(target: Target, concept: str) -> list[str]:
     """What an attack that follows gradients must say of a model, in the state in which it is attacked; or nothing.
 
-    Nothing is said where it cannot be asked: the model's numbers are coarser than the steps, or it jumps everywhere.
+    Nothing is said where it cannot be asked: the model's numbers are coarser than the steps, it jumps everywhere, its
+    text encoders take no embeddings, or the name fills a prompt.
     """
     if target.dtype not in (torch.float32, torch.float64):
         return []
-    off = hidden_share(TokenPath(target, concept).values, places=_FEW)
+    try:
+        off = hidden_share(TokenPath(target, concept).values, places=_FEW)
+    except (RequestError, Unsupported):
+        return []
     if off is None or off <= _WRONG:
         return []
     return [
@@ -70,6 +77,7 @@ class TokenPath:
         concept: a name that the model's tokenizer can read.
 
     Raises:
+        RequestError: the name leaves no room in a prompt.
         Unsupported: the model's text encoders take no embeddings.
     """
 

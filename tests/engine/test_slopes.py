@@ -37,6 +37,8 @@ def test_a_gradient_that_is_right_and_one_that_lacks_a_part():
     lacking = hidden_share(lambda where: parabola(where) + (300 * where).detach())
     assert lacking == pytest.approx(3 / (steepest + 3), rel=0.01)
     assert hidden_share(lambda where: (3 * where).detach()) == pytest.approx(1, rel=1e-3)
+    weight = torch.ones(1, requires_grad=True)
+    assert hidden_share(lambda where: weight * (3 * where).detach()) == pytest.approx(1, rel=1e-3)
 
 
 def test_where_it_jumps_everywhere_nothing_is_said():
@@ -64,6 +66,10 @@ def test_a_model_that_shows_its_gradient_is_not_spoken_of(target):
 def test_a_model_that_hides_its_gradient_is(hidden):
     (told,) = hidden_warning(hidden, "owl")
     assert told.startswith("the gradient of the edited model is off by ") and "says little" in told
+
+
+def test_a_name_that_fills_a_prompt_is_not_asked(hidden):
+    assert hidden_warning(hidden, "owl " * 100) == []
 
 
 def test_coarse_numbers_are_not_asked(hidden, monkeypatch):

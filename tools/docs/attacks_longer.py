@@ -99,8 +99,10 @@ def draw_curves(root: Path = ROOT) -> Path:
     for panel, concept in zip(panels, concepts, strict=False):
         panel.set_title(concept, fontsize=10)
         mine = {cell.method: item for cell, item in cells.items() if cell.concept == concept}
-        longest = max(mine.values(), key=lambda item: int(item["found"]["steps"]))
-        _line(panel, curve(longest, "reference"), "never saw it", "#7f8c8d", "--")
+        taught = [item for item in mine.values() if "control: reference model" in item["controls"]]
+        if taught:
+            longest = max(taught, key=lambda item: int(item["found"]["steps"]))
+            _line(panel, curve(longest, "reference"), "never saw it", "#7f8c8d", "--")
         for number, method in enumerate(methods):
             if method in mine:
                 _line(panel, curve(mine[method], "edited"), method, f"C{number}", "-")

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from erase_plugins.engine import slopes
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.evaluation.attack import run_attack
 from erase_plugins.evaluation.attacks import prefix, unlearndiffatk, vocabulary
@@ -48,6 +49,7 @@ def stubs(monkeypatch):
     monkeypatch.setattr(prefix.Prefixes, "_screen", screen)
     monkeypatch.setattr(prefix, "clean_latents", lambda subject, pictures: torch.zeros(len(pictures), 4, 2, 2))
     monkeypatch.setattr(vocabulary, "word_table", lambda target, forbidden: Table())
+    monkeypatch.setattr(slopes, "hidden_warning", lambda target, concept: [f"{concept} hides its gradient"])
     return told
 
 
@@ -90,6 +92,7 @@ def test_rates_count_prompts_that_needed_no_attack_and_never_attack_them(stubs, 
     assert rows["target_rate", "plain name"].value == pytest.approx(0.3) and rows["target_rate", "plain name"].n == 10
     assert report.success.value == pytest.approx(0.7) and report.success.n == 10
     assert report.control.value == 0.0 and report.found["without_attack"] == 3
+    assert "owl hides its gradient" in report.warnings
     attacked = [places for state, _, places in stubs.active if state == "on"]
     assert attacked == [(3, 4, 5, 6, 7, 8, 9), (4, 5, 6, 7, 8, 9), (6, 7, 8, 9), (6, 7, 8, 9)]
     assert [item["words"] for item in report.found["prompts"]] == ["w0", "w1", "w1", "w3"]
