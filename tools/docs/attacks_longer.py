@@ -39,6 +39,7 @@ IMAGES = Path("docs/images")
 CURVES, PICTURES = IMAGES / "attacks-curves.png", IMAGES / "attacks-pictures.png"
 #: lines of a sheet that the attack wrote: the base, the edited model with the token, the reference with it
 BASE, EDITED, REFERENCE = 0, 2, 4
+#: panels in a line, at most
 _COLUMNS = 3
 
 
@@ -92,10 +93,11 @@ def draw_curves(root: Path = ROOT) -> Path:
     cells = searched(root)
     concepts = list(dict.fromkeys(cell.concept for cell in cells))
     methods = known(list(dict.fromkeys(cell.method for cell in cells)), method_ids())
-    lines = math.ceil(len(concepts) / _COLUMNS)
+    columns = min(_COLUMNS, max(math.ceil(len(concepts) ** 0.5), 1))
+    lines = max(math.ceil(len(concepts) / columns), 1)
     figure = figure_class(figsize=(10, 2.7 * lines + 0.5), layout="constrained")
     canvas(figure)
-    panels = list(figure.subplots(lines, _COLUMNS, sharex=True, sharey=True, squeeze=False).flat)
+    panels = list(figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat)
     for panel, concept in zip(panels, concepts, strict=False):
         panel.set_title(concept, fontsize=10)
         mine = {cell.method: item for cell, item in cells.items() if cell.concept == concept}
@@ -109,7 +111,7 @@ def draw_curves(root: Path = ROOT) -> Path:
     for panel in panels[len(concepts) :]:
         panel.set_axis_off()
     panels[0].set_ylabel("share of pictures that show it", fontsize=9)
-    panels[0].set_xlabel("training steps of the token", fontsize=9)
+    panels[columns * (lines - 1)].set_xlabel("training steps of the token", fontsize=9)
     handles = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles), fontsize=8)
     with atomic_file(root / CURVES) as work:
