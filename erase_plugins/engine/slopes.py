@@ -14,7 +14,7 @@ from torch import Tensor
 
 from erase_plugins.engine.inversion import THINGS, LearnedRows, predicted, slots, start_rows
 from erase_plugins.errors import RequestError, Unsupported
-from erase_plugins.families.target import Target
+from erase_plugins.families.target import Conditioning, Target
 
 #: places between the two, and how far apart the passes are that measure a slope there
 PLACES, APART = 17, 1e-2
@@ -67,10 +67,28 @@ def hidden_warning(target: Target, concept: str) -> list[str]:
     ]
 
 
-class TokenPath:
-    """A number that a model makes of prompts whose word goes from a neutral one (0) to the concept's name (1).
+class Probe:
+    """A number that a model makes of a prompt: its prediction for noise at the middle timestep, weighted at random."""
 
-    It goes through the text encoders, so that edits of these are in it. Pictures are noise at the middle timestep.
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        generator = torch.Generator().manual_seed(_SEED)
+        shape = target.info.latent_shape
+        self.latents, self.weights = (torch.randn(shape, generator=generator).to(target.device) for _ in range(2))
+
+    def of(self, cond: Conditioning) -> Tensor:
+        """(n,) on the processor, for n prompts, with gradients."""
+        count = len(cond.embeds)
+        latents = self.latents.expand(count, *self.latents.shape)
+        said = predicted(self.target, latents, torch.full((count,), _TIMESTEP, device=latents.device), cond).float()
+        found: Tensor = (said * self.weights).flatten(1).sum(1).cpu()
+        return found
+
+
+class TokenPath:
+    """What a `Probe` says of prompts whose word goes from a neutral one (0) to the concept's name (1).
+
+    It goes through the text encoders, so that edits of these are in it.
 
     Args:
         target: the model in the state that is asked.
@@ -82,27 +100,17 @@ class TokenPath:
     """
 
     def __init__(self, target: Target, concept: str) -> None:
-        self.target = target
-        tokens = target.tokens([concept])
-        count = max(tokens.last[0], 1)
+        self.probe, prompt = Probe(target), f"a picture of {concept}"
+        count = max(target.tokens([concept]).last[0], 1)
         self.rows = LearnedRows(target, start_rows(target, THINGS, count))
-        self.where = slots(target, [f"a picture of {concept}"], concept, count)
-        first = self.where.starts[0]
-        own = [target.token_rows(name, ids[0, first : first + count]).float()
-               for name, ids in target.tokens([f"a picture of {concept}"]).ids.items()]  # fmt: skip
+        self.where = slots(target, [prompt], concept, count)
         with torch.no_grad():
             self.rows.encode(self.where)  # refused here where the text encoders take no embeddings
-        self.neutral, self.named = self.rows.rows.detach(), torch.cat(own, dim=-1)
-        generator = torch.Generator().manual_seed(_SEED)
-        shape = target.info.latent_shape
-        self.latents, self.weights = (torch.randn(shape, generator=generator).to(target.device) for _ in range(2))
+        own = slice(self.where.starts[0], self.where.starts[0] + count)
+        named = [target.token_rows(name, ids[0, own]).float() for name, ids in target.tokens([prompt]).ids.items()]
+        self.neutral, self.named = self.rows.rows.detach(), torch.cat(named, dim=-1)
 
     def values(self, places: Tensor) -> Tensor:
         """(n,) for places (n,)."""
-        count = len(places)
         moved = self.neutral + places[:, None, None].to(self.neutral) * (self.named - self.neutral)
-        cond = self.rows.encode(self.where, [0] * count, moved)
-        latents = self.latents.expand(count, *self.latents.shape)
-        said = predicted(self.target, latents, torch.full((count,), _TIMESTEP, device=latents.device), cond).float()
-        found: Tensor = (said * self.weights).flatten(1).sum(1).cpu()
-        return found
+        return self.probe.of(self.rows.encode(self.where, [0] * len(places), moved))

@@ -51,23 +51,17 @@ def _follows(values: Callable[[Tensor], Tensor], apart: float) -> None:
 
 
 class _EncodedPath:
-    """A number that the model makes of prompts between one that does not name the concept (0) and one that does (1)."""
+    """What a probe says of prompts between one that does not name the concept (0) and one that does (1)."""
 
     def __init__(self, case: Case) -> None:
-        import torch
+        from erase_plugins.engine.slopes import Probe
 
         self.target = case.target()
+        self.probe = Probe(self.target)
         self.cond = self.target.encode([f"a picture of {case.concept.name}", "a red house"])
         self.named, self.other = self.cond.embeds.split(1)
-        generator = torch.Generator().manual_seed(7)
-        shape = self.target.info.latent_shape
-        self.latents, self.weights = (torch.randn(shape, generator=generator).to(self.target.device) for _ in range(2))
 
     def values(self, places: Tensor) -> Tensor:
         """(n,) for places (n,) between 0 and 1."""
         rows = self.other + places[:, None, None].to(self.other) * (self.named - self.other)
-        cond = dataclasses.replace(self.cond[[0] * len(places)], embeds=rows)
-        latents = self.latents.to(self.target.dtype).expand(len(places), *self.latents.shape)
-        predicted = self.target.predict(latents, 500, cond).float()
-        found: Tensor = (predicted * self.weights).flatten(1).sum(1).cpu()
-        return found
+        return self.probe.of(dataclasses.replace(self.cond[[0] * len(places)], embeds=rows))
