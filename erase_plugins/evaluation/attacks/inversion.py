@@ -47,7 +47,7 @@ class InversionOptions:
     concept: str = option("", CONCEPT_HELP)
     rows: int = option(1, "token embeddings to learn", low=1, high=16)
     steps: int = option(0, "training steps; 0: 300, 1000 or 3000 by the budget", low=0, high=100_000)
-    lr: float = option(0.0, "step size of Adam; 0: 0.02 on the embedded model, else 0.005", low=0.0, high=10.0)
+    lr: float = option(0.005, "step size of Adam, falling to 0 over the second half", low=1e-9, high=10.0)
     batch: int = option(8, "pictures per training step", low=1, high=256)
     pictures: int = option(16, "pictures to learn from, drawn by the base", low=1, high=256)
     start: str = option("", "one-token word that the rows begin as; a neutral one if empty")
@@ -155,9 +155,8 @@ class _Run:
         looked = study.looked()
         asked = steps or options.steps or _STEPS.get(study.budget.name, _STEPS["quick"])
         looks = Looks.within(asked, len(looked), lambda: mean(seen(study.subject.judge, looked, drawn(looked))))
-        small = "pocket" in target.info.profiles
         schedule = Schedule(
-            asked, options.lr or (0.02 if small else 0.005), cooldown=0.5, every=25,
+            asked, options.lr, cooldown=0.5, every=25,
             stop=looks if steps is None and options.early else looks.without_end(),
         )  # fmt: skip
         losses = learn_rows(learned, where, lessons, schedule, ctx, "1")

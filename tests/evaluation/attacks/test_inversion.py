@@ -65,10 +65,10 @@ def test_two_looks_in_a_row_end_it_and_the_control_gets_no_more_steps(pipe):
 
 
 def test_no_step_leaves_the_row_where_it_began(pipe, tmp_path):
-    run(tiny_subject(pipe), {**CHEAP, "lr": "1e-30", "start": "cat"}, out=tmp_path)
+    run(tiny_subject(pipe), {**CHEAP, "lr": "1e-9", "start": "cat"}, out=tmp_path)
     table = pipe.text_encoder.get_input_embeddings().weight
     cat = pipe.tokenizer("cat", add_special_tokens=False)["input_ids"]
-    assert torch.equal(load_file(tmp_path / inversion.ROWS)["<found>"][0], table[cat[0]])
+    assert torch.allclose(load_file(tmp_path / inversion.ROWS)["<found>"][0], table[cat[0]], atol=1e-7, rtol=0)
     told = json.loads((tmp_path / inversion.FOUND).read_text())["row_lengths"]
     usual = float(table.norm(dim=1).mean())
     assert told == {"text_encoder": [pytest.approx(float(table[cat[0]].norm()) / usual, abs=0.01)]}
@@ -154,6 +154,7 @@ def test_controls_are_attacked_once_for_all_edits(pipe, tmp_path, monkeypatch):
         ({"concept": "cat"}, "concept 'cat' is not among owl"),
         ({"token": "owl"}, "token 'owl' is a word of this model"),
         ({"start": "upside down"}, "start 'upside down' is not one token"),
+        ({"lr": "0"}, "lr"),
         ({"rows": "16", "concept": "owl", "reference": "/nowhere"}, "nowhere"),
     ],
 )
