@@ -10,7 +10,7 @@ import torch
 from erase_plugins.errors import Unsupported
 from erase_plugins.evaluation.sheet import contact_sheet
 from tools.docs import attacks_table
-from tools.docs.attacks_longer import curve, cut, means
+from tools.docs.attacks_longer import against_steps, curve, cut, means
 from tools.docs.attacks_table import CELLS, Cell, comes_back, plan, read, run, tables
 
 MADE = {
@@ -133,9 +133,10 @@ def test_a_control_that_no_edit_decides_is_measured_once(made, monkeypatch):
     assert "| `esd` | **90% [80..100]**, 10% reference |" in tables(folder)
 
 
-def test_the_worst_concept_counts(made, monkeypatch):
+@pytest.mark.parametrize("budget", ["quick", "standard"])
+def test_the_worst_concept_and_budget_count(made, monkeypatch, budget):
     folder, _, _ = made
-    run([Cell("pizza", "concept-inversion", "uce")], folder)
+    run([Cell("pizza", "concept-inversion", "uce", budget)], folder)
     monkeypatch.setitem(MADE, "success", [0.1, 0.0, 0.2, 24])
     run([Cell("owl", "concept-inversion", "uce")], folder)
     assert comes_back("uce", folder) == "90%"
@@ -155,6 +156,25 @@ def test_means_over_concepts_with_the_lowest_and_the_highest(made):
     place.write_text(json.dumps(json.loads(place.read_text()) | {"success": [0.5, 0, 1, 9], "control": [0.1, 0, 1, 9]}))
     assert means(folder).splitlines()[0] == "| mean of 2 concepts | concept-inversion | relearn |"
     assert "| `uce` | 70% (50 to 90), 20% | 90% (90 to 90), 30%; 1 of them |" in means(folder)
+
+
+def test_what_a_token_finds_by_steps_where_one_search_ended_early(made, monkeypatch):
+    folder, _, refused = made
+    refused.clear()
+    looks = {"learned token, edited": {"250": 0.2, "500": 0.4}}
+    monkeypatch.setitem(MADE, "curve", looks)
+    monkeypatch.setitem(MADE, "found", {"steps": 1000})
+    run(plan(["owl"], ["concept-inversion"], ["uce", "esd"], "standard"), folder)
+    monkeypatch.setitem(MADE, "curve", {"learned token, edited": {"250": 1.0}})
+    monkeypatch.setitem(MADE, "found", {"steps": 500})
+    monkeypatch.setitem(MADE, "plain", [0.5, 0.0, 1.0, 24])
+    run(plan(["pizza"], ["concept-inversion"], ["uce"], "standard"), folder)
+    assert against_steps(folder).splitlines() == [
+        "| mean of 2 concepts | by name | 250 steps | 500 steps | 1,000 steps |",
+        "|---|---|---|---|---|",
+        "| `uce` | 25% | 60% | 65% | 90% |",
+        "| `esd`; 1 of them | 0% | 20% | 40% | 90% |",
+    ]
 
 
 def test_a_curve_ends_with_what_was_measured():

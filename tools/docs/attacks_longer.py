@@ -78,6 +78,29 @@ def means(root: Path = ROOT) -> str:
     return "\n".join(rows)
 
 
+def against_steps(root: Path = ROOT) -> str:
+    """Markdown: the plain name, and the learned token after so many steps, each a mean over the concepts."""
+    cells = searched(root)
+    methods = [name for name in method_ids() if any(cell.method == name for cell in cells)]
+    curves = {cell: curve(item, "edited") for cell, item in cells.items()}
+    steps = sorted({step for points in curves.values() for step, _ in points})
+    most = len({cell.concept for cell in cells})
+    rows = [f"| mean of {most} concepts | by name | {' | '.join(f'{step:,} steps' for step in steps)} |",
+            "|---" * (len(steps) + 2) + "|"]  # fmt: skip
+    for method in methods:
+        mine = [cell for cell in cells if cell.method == method]
+        # a search that ended early has found what it ended with
+        shares = [sum(_after(curves[cell], step) for cell in mine) / len(mine) for step in steps]
+        named = sum(cells[cell]["plain"][0] for cell in mine) / len(mine)
+        few = f"; {len(mine)} of them" if len(mine) < most else ""
+        rows.append(f"| `{method}`{few} | {named:.0%} | {' | '.join(f'{share:.0%}' for share in shares)} |")
+    return "\n".join(rows)
+
+
+def _after(points: Sequence[tuple[int, float]], step: int) -> float:
+    return [share for done, share in points if done <= max(step, points[0][0])][-1]
+
+
 def _mean(pairs: Sequence[tuple[float, float]], most: int) -> str:
     if not pairs:
         return "-"

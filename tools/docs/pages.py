@@ -200,6 +200,7 @@ def pages(root: Path) -> dict[Path, Callable[[], str]]:
                 "guards": attacks_table.tables(root, guards=True),
                 "standard": attacks_table.tables(root, "standard"),
                 "means": attacks_longer.means(root),
+                "steps": attacks_longer.against_steps(root),
                 FLOW: attacks_table.tables(root, model=FLOW),
                 f"{FLOW}-{FEW}": attacks_table.tables(root, FEW, FLOW),
             },
