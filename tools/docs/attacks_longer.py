@@ -37,8 +37,8 @@ from tools.docs.attacks_table import (
 BUDGET = "standard"
 IMAGES = Path("docs/images")
 CURVES, PICTURES = IMAGES / "attacks-curves.png", IMAGES / "attacks-pictures.png"
-#: lines of a sheet that the attack wrote: the base, the edited model with the token, the reference with it
-BASE, EDITED, REFERENCE = 0, 2, 4
+#: lines of a sheet that the attack wrote: the base, the edited model with the token; behind it the controls
+BASE, EDITED = 0, 2
 #: panels in a line, at most
 _COLUMNS = 3
 
@@ -162,12 +162,13 @@ def draw_pictures(root: Path = ROOT) -> Path:
     if not concepts:
         raise FileNotFoundError(f"no concept has a sheet of every method below {root / WORK}")
     # the controls stand on every sheet; those that were trained longest are shown
-    longest = [sheets[max(mine, key=lambda cell: int(cells[cell]["found"]["steps"]))] for mine in concepts.values()]
-    rows = [("base, by the name", [picture for sheet in longest for picture in cut(sheet, BASE)])]
+    longest = [max(mine, key=lambda cell: int(cells[cell]["found"]["steps"])) for mine in concepts.values()]
+    rows = [("base, by the name", [picture for cell in longest for picture in cut(sheets[cell], BASE)])]
     for method in methods:
         own = [sheets[cell] for mine in concepts.values() for cell in mine if cell.method == method]
         rows.append((method, [picture for sheet in own for picture in cut(sheet, EDITED)]))
-    rows.append(("never saw it", [picture for sheet in longest for picture in cut(sheet, REFERENCE)]))
+    last = [picture for cell in longest for picture in cut(sheets[cell], EDITED + len(cells[cell]["controls"]))]
+    rows.append(("never saw it", last))
     return contact_sheet(
         rows,
         root / PICTURES,
