@@ -74,6 +74,22 @@ def test_no_step_leaves_the_row_where_it_began(pipe, tmp_path):
     assert told == {"text_encoder": [pytest.approx(float(table[cat[0]].norm()) / usual, abs=0.01)]}
 
 
+def test_the_rate_is_the_published_one_and_falls_over_the_second_half(pipe, monkeypatch):
+    """At four times that rate rows stray, and edits look stronger than they are (docs/attacks.md)."""
+    rates = set()
+
+    def learn(learned, where, lessons, schedule, ctx, key):
+        rates.add(
+            (schedule.rate(0), schedule.rate(schedule.iterations // 2), schedule.rate(3 * schedule.iterations // 4))
+        )
+        ctx.count("training_passes")
+        return [0.0] * schedule.iterations
+
+    monkeypatch.setattr("erase_plugins.engine.inversion.learn_rows", learn)
+    run(tiny_subject(pipe))
+    assert rates == {(0.005, 0.005, 0.0025)}
+
+
 def test_a_row_that_drowns_the_rest_is_told(pipe, monkeypatch):
     monkeypatch.setattr(inversion._Run, "lengths", lambda self, rows: {"text_encoder": [0.5, 10.1]})
     assert any("10 times as long as a token" in text for text in run(tiny_subject(pipe)).warnings)
