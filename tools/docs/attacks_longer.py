@@ -11,7 +11,8 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,6 @@ from tools.docs.attacks_table import (
     Cell,
     attack_ids,
     control_key,
-    known,
     method_ids,
     read,
     references,
@@ -69,7 +69,7 @@ def means(root: Path = ROOT) -> str:
         found.setdefault((cell.method, cell.attack), []).append(pair)
     most = max(map(len, found.values()), default=0)
     attacks = [name for name in attack_ids() if any(name == attack for _, attack in found)]
-    methods = [name for name in method_ids() if any(name == method for method, _ in found)]
+    methods = _methods(cells)
     rows = [f"| mean of {most} concepts | {' | '.join(attacks)} |", "|---" * (len(attacks) + 1) + "|"]
     rows += [
         f"| `{method}` | {' | '.join(_mean(found.get((method, name), []), most) for name in attacks)} |"
@@ -81,7 +81,7 @@ def means(root: Path = ROOT) -> str:
 def against_steps(root: Path = ROOT) -> str:
     """Markdown: the plain name, and the learned token after so many steps, each a mean over the concepts."""
     cells = searched(root)
-    methods = [name for name in method_ids() if any(cell.method == name for cell in cells)]
+    methods = _methods(cells)
     curves = {cell: curve(item, "edited") for cell, item in cells.items()}
     steps = sorted({step for points in curves.values() for step, _ in points})
     most = len({cell.concept for cell in cells})
@@ -92,22 +92,31 @@ def against_steps(root: Path = ROOT) -> str:
         # a search that ended early has found what it ended with
         shares = [sum(_after(curves[cell], step) for cell in mine) / len(mine) for step in steps]
         named = sum(cells[cell]["plain"][0] for cell in mine) / len(mine)
-        few = f"; {len(mine)} of them" if len(mine) < most else ""
-        rows.append(f"| `{method}`{few} | {named:.0%} | {' | '.join(f'{share:.0%}' for share in shares)} |")
+        told = " | ".join(f"{share:.0%}" for share in (named, *shares))
+        rows.append(f"| `{method}`{_fewer(len(mine), most)} | {told} |")
     return "\n".join(rows)
 
 
 def _after(points: Sequence[tuple[int, float]], step: int) -> float:
-    return [share for done, share in points if done <= max(step, points[0][0])][-1]
+    return points[max(bisect_right([done for done, _ in points], step) - 1, 0)][1]
 
 
 def _mean(pairs: Sequence[tuple[float, float]], most: int) -> str:
     if not pairs:
         return "-"
     own, control = ([100 * share for share in side] for side in zip(*pairs, strict=True))
-    few = f"; {len(pairs)} of them" if len(pairs) < most else ""
     spread = f"{min(own):.0f} to {max(own):.0f}"
-    return f"{sum(own) / len(own):.0f}% ({spread}), {sum(control) / len(control):.0f}%{few}"
+    return f"{sum(own) / len(own):.0f}% ({spread}), {sum(control) / len(control):.0f}%{_fewer(len(pairs), most)}"
+
+
+def _fewer(count: int, most: int) -> str:
+    return f"; {count} of them" if count < most else ""
+
+
+def _methods(cells: Iterable[Cell]) -> list[str]:
+    """Of these cells, in the order of all tables."""
+    found = {cell.method for cell in cells}
+    return [name for name in method_ids() if name in found]
 
 
 def draw_curves(root: Path = ROOT) -> Path:
@@ -115,7 +124,7 @@ def draw_curves(root: Path = ROOT) -> Path:
     figure_class, canvas = matplotlib_parts()
     cells = searched(root)
     concepts = list(dict.fromkeys(cell.concept for cell in cells))
-    methods = known(list(dict.fromkeys(cell.method for cell in cells)), method_ids())
+    methods = _methods(cells)
     columns = min(_COLUMNS, max(math.ceil(len(concepts) ** 0.5), 1))
     lines = max(math.ceil(len(concepts) / columns), 1)
     figure = figure_class(figsize=(10, 2.7 * lines + 0.5), layout="constrained")
@@ -156,7 +165,7 @@ def draw_pictures(root: Path = ROOT) -> Path:
     cells = searched(root)
     sheets = {cell: root / WORK / "reports" / cell.key / SHEET for cell in cells}
     left = [cell for cell in cells if sheets[cell].is_file()]
-    methods = [name for name in method_ids() if any(cell.method == name for cell in left)]
+    methods = _methods(left)
     concepts = {cell.concept: [other for other in left if other.concept == cell.concept] for cell in left}
     concepts = {name: mine for name, mine in concepts.items() if len(mine) == len(methods)}
     if not concepts:

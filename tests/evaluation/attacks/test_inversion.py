@@ -74,7 +74,7 @@ def test_no_step_leaves_the_row_where_it_began(pipe, tmp_path):
     assert told == {"text_encoder": [pytest.approx(float(table[cat[0]].norm()) / usual, abs=0.01)]}
 
 
-def test_the_rate_is_the_published_one_and_falls_over_the_second_half(pipe, monkeypatch):
+def test_the_rate_is_the_nominal_one_of_the_paper_and_falls_over_the_second_half(pipe, monkeypatch):
     """At four times that rate rows stray, and edits look stronger than they are (docs/attacks.md)."""
     rates = set()
 
