@@ -9,8 +9,9 @@ import torch
 
 from erase_plugins.errors import Unsupported
 from erase_plugins.evaluation.sheet import contact_sheet
+from erase_plugins.types import EvalRow
 from tools.docs import attacks_table
-from tools.docs.attacks_longer import against_steps, curve, cut, means
+from tools.docs.attacks_longer import against_steps, curve, cut, longest, means
 from tools.docs.attacks_table import CELLS, Cell, comes_back, plan, read, run, tables
 
 MADE = {
@@ -175,6 +176,37 @@ def test_what_a_token_finds_by_steps_where_one_search_ended_early(made, monkeypa
         "| `uce` | 25% | 60% | 65% | 90% |",
         "| `esd`; 1 of them | 0% | 20% | 40% | 90% |",
     ]
+
+
+def test_the_longest_search_has_four_rows_and_a_column_for_each_concept(made, monkeypatch):
+    folder, _, refused = made
+    refused.clear()
+    run(plan(["owl"], ["concept-inversion"], ["uce", "esd"], "long"), folder)
+    monkeypatch.setitem(MADE, "success", [0.5, 0.4, 0.6, 24])
+    run(plan(["car"], ["concept-inversion"], ["uce"], "long"), folder)
+    run(plan(["rose"], ["concept-inversion"], ["uce"], "standard"), folder)
+    assert longest(folder).splitlines() == [
+        "| method | car | owl | mean |",
+        "|---|---|---|---|",
+        "| `uce` | 50% [40..60], 30% | **90% [80..100]**, 30% | 70% (50 to 90), 30% |",
+        "| `esd` | - | **90% [80..100]**, 30% | 90% (90 to 90), 30%; 1 of them |",
+    ]
+
+
+@pytest.mark.parametrize(("attack", "budget", "asked"), [
+    ("concept-inversion", "long", {"rows": 4}), ("concept-inversion", "standard", {}), ("relearn", "long", {}),
+    ("backdoor", "quick", {"again": True}),
+])  # fmt: skip
+def test_what_is_asked_beside_the_defaults(monkeypatch, tmp_path, attack, budget, asked):
+    class Report:
+        success = control = EvalRow("success", "edited", 0.5, 0.4, 0.6, 24)
+        rows, found, details, queries, passes, seconds, judge_hash = (), {}, {}, 1, 1, 1.0, "0"
+
+    told = []
+    monkeypatch.setattr("erase_plugins.erase", lambda *args, **kwargs: None)
+    monkeypatch.setattr("erase_plugins.attack", lambda *args, **kwargs: told.append(kwargs) or Report())
+    attacks_table.measured(Cell("owl", attack, "uce", budget), None, tmp_path)
+    assert (told[0]["settings"], told[0]["budget"]) == (asked, budget)
 
 
 def test_a_curve_ends_with_what_was_measured():

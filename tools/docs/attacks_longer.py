@@ -32,9 +32,10 @@ from tools.docs.attacks_table import (
     method_ids,
     read,
     references,
+    shown,
 )
 
-BUDGET = "standard"
+BUDGET, LONGEST = "standard", "long"
 IMAGES = Path("docs/images")
 CURVES, PICTURES = IMAGES / "attacks-curves.png", IMAGES / "attacks-pictures.png"
 #: lines of a sheet that the attack wrote: the base, the edited model with the token; behind it the controls
@@ -43,11 +44,11 @@ BASE, EDITED = 0, 2
 _COLUMNS = 3
 
 
-def searched(root: Path = ROOT) -> dict[Cell, dict[str, Any]]:
+def searched(root: Path = ROOT, budget: str = BUDGET) -> dict[Cell, dict[str, Any]]:
     """Finished cells of the learned token."""
     return {
         cell: item for cell, item in read(root).items()
-        if (cell.attack, cell.budget, cell.model, item["status"]) == (INVERSION, BUDGET, POCKET, "ok")
+        if (cell.attack, cell.budget, cell.model, item["status"]) == (INVERSION, budget, POCKET, "ok")
     }  # fmt: skip
 
 
@@ -94,6 +95,20 @@ def against_steps(root: Path = ROOT) -> str:
         named = sum(cells[cell]["plain"][0] for cell in mine) / len(mine)
         told = " | ".join(f"{share:.0%}" for share in (named, *shares))
         rows.append(f"| `{method}`{_fewer(len(mine), most)} | {told} |")
+    return "\n".join(rows)
+
+
+def longest(root: Path = ROOT) -> str:
+    """Markdown: the longest search, a column per concept, and the mean of those that were measured."""
+    cells = searched(root, LONGEST)
+    concepts = sorted({cell.concept for cell in cells})
+    controls = references(cells)
+    rows = [f"| method | {' | '.join(concepts)} | mean |", "|---" * (len(concepts) + 2) + "|"]
+    for method in _methods(cells):
+        mine = {cell.concept: (cell, item) for cell, item in cells.items() if cell.method == method}
+        told = [shown(*mine[concept], controls) if concept in mine else "-" for concept in concepts]
+        pairs = [(item["success"][0], item["control"][0]) for _, item in mine.values()]
+        rows.append(f"| `{method}` | {' | '.join(told)} | {_mean(pairs, len(concepts))} |")
     return "\n".join(rows)
 
 

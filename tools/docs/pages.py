@@ -201,6 +201,7 @@ def pages(root: Path) -> dict[Path, Callable[[], str]]:
                 "standard": attacks_table.tables(root, "standard"),
                 "means": attacks_longer.means(root),
                 "steps": attacks_longer.against_steps(root),
+                "longest": attacks_longer.longest(root),
                 FLOW: attacks_table.tables(root, model=FLOW),
                 f"{FLOW}-{FEW}": attacks_table.tables(root, FEW, FLOW),
             },
