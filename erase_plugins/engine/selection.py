@@ -10,6 +10,7 @@ Differs from the official code:
     - the step is free of scale (its size is divided by the spread of the losses), since the published ones barely move
       the start on small data; the losses are taken in evaluation mode;
     - the projection is exact; the official bisection may miss the sum by some tenths;
+    - weights become 0 or 1 after every round (there after every 20 steps);
     - a quota per group, since the sets collapse onto a few classes;
     - of all sets that were unlearned on the way, the one that is forgotten worst is returned. A method that pushes far
       away whatever it is given makes the search jump, and the last set would be an accident.

@@ -222,10 +222,12 @@ def test_what_no_edit_decides_is_drawn_once_for_all_artifacts(subject, monkeypat
         other.generate(*asked, edit=edit)
     other.guidance += 1
     other.generate(["an owl", "a dog"], [1, 2], edit=edit)
-    assert counted == [2] * 4
+    other.steps += 1
+    other.generate(["an owl", "a dog"], [1, 2], edit=edit)
+    assert counted == [2] * 5
     for _ in range(2):
         other.generate(["an owl", "a dog"], [1, 2])
-    assert counted == [2] * 6, "an edit's own pictures are never kept"
+    assert counted == [2] * 7, "an edit's own pictures are never kept"
 
 
 def test_prompts_that_no_key_can_be_made_of_are_drawn_all_the_same(subject, monkeypatch):

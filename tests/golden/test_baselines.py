@@ -148,6 +148,10 @@ def test_terms_of_scrub(case):
     still = scrub_terms(same, same.detach(), tensors["scrub.labels"], part["T"])["kl"]
     assert float(still.detach()) == pytest.approx(0, abs=1e-12)
     assert torch.autograd.grad(still, same)[0].abs().max() < 1e-12
+    near = (same.detach() + 0.1 * student.detach()).requires_grad_(True)  # a step away from the teacher goes further
+    kl = lambda rows: scrub_terms(rows, same.detach(), tensors["scrub.labels"], part["T"])["kl"]  # noqa: E731
+    (slope,) = torch.autograd.grad(-kl(near), near)
+    assert kl(near - 0.1 * slope) > kl(near) > 0
 
 
 def test_a_step_of_scrub_on_the_model(case, run):

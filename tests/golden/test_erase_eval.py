@@ -101,6 +101,22 @@ def test_properties_of_the_distance():
     assert abs(metrics.cmmd(y, x) - kernel) < 1e-9 and metrics.cmmd(x, x) == 0
 
 
+def test_the_distance_to_the_same_rows_in_another_order_is_0():
+    draw = np.random.default_rng(1)
+    x = draw.standard_normal((200, 32))
+    assert abs(metrics._cmmd(x, x[draw.permutation(200)])) < 1e-12
+    assert metrics.cmmd(x, x[draw.permutation(200)]) < 1e-5
+
+
+@pytest.mark.parametrize("rule", metrics.RULES)
+def test_no_better_metric_lowers_the_score(rule):
+    grid = np.linspace(0, 1, 6)
+    for place in range(4):
+        for others in np.random.default_rng(0).choice(grid, (50, 4)):
+            scores = [metrics.combine([*others[:place], value, *others[place + 1 :]], rule) for value in grid]
+            assert (np.diff(scores) >= -1e-12).all() and scores[-1] > scores[0] - 1e-12, others
+
+
 def test_a_collapsed_set_is_near_by_distance_and_far_by_spread():
     x = metrics.unit(np.random.default_rng(5).standard_normal((60, 16)) + 2)
     y = np.repeat(x.mean(0, keepdims=True), 60, axis=0)

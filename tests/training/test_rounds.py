@@ -67,6 +67,15 @@ def test_learned_rows_lower_the_denoising_loss_and_nothing_else_moves(target):
     assert not changed_since(target.pipe, before)
 
 
+@pytest.mark.parametrize("schedule", [Schedule(3, 0.0), Schedule(0, 0.1)])
+def test_a_rate_of_0_and_no_step_leave_the_rows_bit_by_bit(target, schedule):
+    ctx, start = RunContext("test"), start_rows(target, ["object"], 2)
+    learned, where = LearnedRows(target, start), slots(target, ["a {}"] * 2, "{}", 2)
+    lessons = Lessons.of(target, torch.randn((2, *target.info.latent_shape)), 2, ctx)
+    learn_rows(learned, where, lessons, schedule, ctx, "")
+    assert torch.equal(learned.rows, start)
+
+
 @pytest.mark.parametrize("method", ["esd", "receler"])
 def test_what_is_carried_comes_back_from_a_checkpoint(target, method):
     more = {"rank": 4, "adversarial_rows": 2, "adversarial_steps": 2, "stand_in": 0} if method == "receler" else {}

@@ -230,6 +230,18 @@ def test_nothing_is_replaced_and_a_dry_run_writes_nothing(model, tmp_path):
     assert not (tmp_path / "x.json").exists()
 
 
+def test_concepts_are_erased_drawn_and_judged(pocket_target):
+    """Nothing stands in here: every selection is erased on pocket, and the judge looks at what is left."""
+    before = {name: part.clone() for name, part in pocket_target.pipe.unet.state_dict().items()}
+    pool = ["pizza", "car", "owl"]
+    made = worst_case(pocket_target, "uce", wise="prompt", concepts=pool, budget=1, rounds=1, images=2)
+    assert made.names[0] in pool
+    erased = [made.measured["rate"], *(item["measured"]["rate"] for item in made.baselines.values())]
+    assert max(erased) <= 0.5, "two pictures of an erased concept; unerased, pocket draws each of them"
+    assert made.forget_set["judge"] == "pocket"
+    assert all(torch.equal(part, before[name]) for name, part in pocket_target.pipe.unet.state_dict().items())
+
+
 def test_concepts_of_a_text_to_image_model(monkeypatch, tmp_path):
     """Prompt-wise, with shares that the judge sees as a table: car stays whatever is erased."""
     from contextlib import nullcontext

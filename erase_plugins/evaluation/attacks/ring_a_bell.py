@@ -6,8 +6,8 @@ looks for words whose encoding is close to that of a prompt plus this direction.
 one set of prompts serves every artifact of a text encoder: it is kept on disk, and written as a file to share.
 
 Differs from the official code: pairs replace a word and never leave one out, the best row is never lost (`genetic`),
-only whole words are tried, so that every prompt reads back as the tokens that were found, and by default the prompts do
-not contain the concept's name.
+only whole words are tried, so that every prompt reads back as the tokens that were found, by default the prompts do not
+contain the concept's name, and the direction is made anew in every run in place of a file of its own.
 """
 
 from __future__ import annotations

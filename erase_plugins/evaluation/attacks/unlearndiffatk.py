@@ -9,7 +9,7 @@ Differs from the official code: prompts are attacked in one batch, noises differ
 that read back as they were chosen are tried, the projection is exact, and what is looked at after a timestep are the
 words that denoise the target best at a few fixed noises, among the likeliest, those of earlier blocks with one of them
 put in, and some drawn ones; no picture is drawn of words that are not better than the plain prompt (but always at the
-end).
+end). Prompts of which the base does not draw the concept are neither attacked nor counted.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from erase_plugins.evaluation.attacks import discrete
 from erase_plugins.evaluation.attacks.discrete import Choice, choice_gradient, losses, simplex
 from erase_plugins.evaluation.attacks.vocabulary import word_table
 from erase_plugins.workflow.models import target_of
@@ -52,6 +53,19 @@ def test_words_are_drawn_by_their_share_from_a_fixed_stream():
     generator = torch.Generator().manual_seed(0)
     drawn = torch.cat([choice.drawn(generator) for _ in range(400)]).flatten()
     assert set(drawn.tolist()) == {1, 2} and 0.68 < (drawn == 2).double().mean() < 0.82
+
+
+def test_the_gradient_is_clipped_at_1(tiny_sd1, monkeypatch):
+    target = target_of(tiny_sd1(), "tiny")
+    table, prompts, picks = word_table(target), target.tokens(["a dog"]), torch.tensor([[3, 5]])
+    asked = (prompts, picks, random(1, 4, 8, 8).float(), random(1, 4, 8, 8, seed=1).float(), 500, 0.4)
+    plain, _ = choice_gradient(target, table, *asked)
+    whole = discrete.losses
+    scale = 2 / float(plain.abs().max())
+    monkeypatch.setattr(discrete, "losses", lambda *args: scale * whole(*args))
+    found, _ = choice_gradient(target, table, *asked)
+    assert float(plain.abs().max()) < 1 and float(found.abs().max()) == 1.0
+    assert torch.allclose(found, (scale * plain).clamp(-1, 1), atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["tiny_sd1", "tiny_sdxl"])

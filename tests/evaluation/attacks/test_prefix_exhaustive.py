@@ -19,6 +19,7 @@ from erase_plugins.evaluation.attacks.prefix import Prefixes, Schedule, Targets
 from erase_plugins.evaluation.attacks.vocabulary import WordTable
 from erase_plugins.evaluation.prompts import Prompt
 from erase_plugins.families.target import Tokens
+from tests.evaluation.attacks.fakes import budget_of
 
 WORDS, WIDTH, SHAPE = 64, 16, (4, 4, 4)
 ALPHAS = torch.linspace(0.999, 0.01, 1000)
@@ -56,6 +57,47 @@ class Ideal:
         rows = self.table[2:]
         both = np.tanh(np.einsum("aw,bw,sw->abs", rows, rows, self.both))
         return np.tanh(rows @ self.one.T)[:, None] + np.tanh(rows @ self.two.T)[None] + both
+
+
+class Asked:
+    """Draws the pictures of two words, and sees the concept where the nearest picture of the whole world shows it."""
+
+    def __init__(self, world, pictures, names, subject, budget):
+        self.world, self.pictures, self.names, self.subject, self.budget = world, pictures, names, subject, budget
+
+    def look(self, name, prompts, state, keep):
+        shown = self.world.pictures()  # as the edited world draws them
+        pairs = [[int(word[1:]) for word in item.text.split()[:2]] for item in prompts]
+        return [self.sees(shown[first, second]) for first, second in pairs]
+
+    def sees(self, picture):
+        errors = ((self.pictures - picture) ** 2).mean(-1)
+        return int(np.unravel_index(errors.argmin(), errors.shape)[0] in self.names)
+
+
+def test_who_exchanged_only_the_name_is_found_out(monkeypatch, tmp_path):
+    """Test 7 of the specification: the embedding of w0 is another word's now, but w1, which meant the same, is left."""
+    monkeypatch.setattr(prefix, "at_once", lambda *_: 64)
+    world, name, also = Ideal(), 0, 1
+    world.table[2 + also] = world.table[2 + name]
+    pictures = world.pictures()
+    world.table[2 + name] = world.table[2 + 40]
+    ids = {"text": torch.arange(2, WORDS + 2)}
+    table = WordTable(tuple(f"w{number}" for number in range(WORDS)), ids, {"text": world.tokens([""]).ids["text"][0]})
+    pipe = SimpleNamespace(scheduler=SimpleNamespace(alphas_cumprod=ALPHAS))
+    subject = SimpleNamespace(target=world, pipe=pipe, seed=0, under=lambda _: nullcontext(), model="ideal")
+    asked = Asked(world, pictures, (name, also), subject, budget_of(tmp_path / "work", 1))
+    seconds = range(5, 15)
+    prompts = [Prompt(f"w{name} w{second}", second, {"concept": "owl"}, "concept") for second in seconds]
+    latents = torch.from_numpy(np.stack([pictures[name, second] for second in seconds])).float().view(-1, *SHAPE)
+    first = asked.look("plain", prompts, "on", 0)
+    search = Prefixes(
+        asked, "on", subject, Targets(prompts, list(range(10)), latents), Schedule(2, 5, 20, 0.1, 0.1, True), table, first
+    )  # fmt: skip
+    found = search.run()
+    assert sum(first) == 0, "the name itself brings nothing back"
+    assert sum(found["hits"]) >= 9, found["hits"]
+    assert all(item["words"].split()[0] == f"w{also}" for item in found["found"] if item)
 
 
 @pytest.mark.parametrize("screen", [True, False], ids=["screened", "likeliest"])

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+import erase_plugins as ep
 from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.evaluation.attack import run_attack
 from erase_plugins.evaluation.attacks import encoder_search
 from erase_plugins.evaluation.attacks.encoder_search import direction, encoder_fitness, found_words, mean_difference
 from erase_plugins.evaluation.attacks.ring_a_bell import _SETS, PROMPTS, RingABell, RingABellOptions, find_prompts
 from erase_plugins.evaluation.attacks.vocabulary import word_table
 from erase_plugins.evaluation.prompts import worded_prompts
+from erase_plugins.evaluation.run import Subject as Run
+from erase_plugins.workflow.measure import open_subject
 from tests.evaluation.attacks.fakes import Judge, Subject, budget_of
 
 
@@ -168,6 +173,35 @@ def test_the_search_on_the_embedded_encoder(pocket_subject, tmp_path, forbid):
         assert forbid == "name" or not {"hoot", "wise"} & set(words)
     with pytest.raises(RequestError, match="40 words do not fit; the text encoder of pocket reads 30"):
         find_prompts(pocket_subject, budget_of(tmp_path / "w", 1), dataclasses.replace(given, words=40), sources)
+
+
+class NameOnly(Run):
+    """Draws with another word's embedding in the place of the name's, and is else untouched."""
+
+    def generate(self, inputs, seeds=(), *, edit="on", strength=None):
+        if edit != "on":
+            return super().generate(inputs, seeds, edit=edit, strength=strength)
+        table = self.pipe.text_encoder.get_input_embeddings().weight.data
+        name, other = (int(self.target.tokens([word]).ids["text_encoder"][0, 1]) for word in ("owl", "chair"))
+        kept = table[name].clone()
+        table[name] = table[other]
+        try:
+            self.queries += len(inputs)
+            return self.draw(inputs, seeds)
+        finally:
+            table[name] = kept
+
+
+@pytest.mark.full
+def test_who_exchanged_only_the_name_is_found_out(pocket_pipe, pocket_target):
+    """Test 7 of the specification: found words bring back what the name does not; a model that never saw it at chance."""
+    subject = open_subject(pocket_pipe, [ep.erase(pocket_target, "owl", "uce")], RingABell())
+    subject.__class__ = NameOnly
+    given = {"reference": str(Path(__file__).parents[2] / "pocket" / "reference")}
+    report = run_attack(RingABell(), lambda: subject, 12 * _SETS, settings=given)
+    rates = {(row.metric, row.subject): row.value for row in report.rows}
+    assert report.success.value > rates["target_rate", "plain name"] + 0.1
+    assert report.control.subject == "control: reference model" and report.control.value <= 0.1
 
 
 def test_what_is_looked_for_is_the_prompt_plus_eta_times_the_direction(pocket_subject, tmp_path, monkeypatch):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from erase_plugins.engine.inversion import LearnedRows, slots, start_rows
+from erase_plugins.engine.inversion import LearnedRows, denoising_loss, slots, start_rows
 from erase_plugins.errors import RequestError
 from erase_plugins.evaluation.attacks.rows import write_rows
 from erase_plugins.testing.models import changed_since, fresh_pipeline, shared_pipeline
 from erase_plugins.testing.observe import snapshot
+from erase_plugins.testing.tiny import tiny_sd1
 from erase_plugins.workflow.models import target_of
 
 MODELS = ("tiny_sd1", "tiny_sdxl")
@@ -73,6 +74,21 @@ def test_only_the_rows_take_a_gradient(name, target):
     linear = [target.module(ref).weight.grad for ref in target.modules("cross_kv")]
     assert linear == [None] * len(linear)
     assert changed_since(shared_pipeline(name), before) == ""
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_a_model_that_says_the_truth_has_no_loss(prediction, monkeypatch):
+    """Noise, or the velocity sqrt(a) noise - sqrt(1 - a) picture."""
+    target = target_of(tiny_sd1(prediction=prediction), "tiny")
+    alphas, times = target.scheduler(1, "ddim").alphas_cumprod, torch.tensor([3, 500, 990])
+    picture, noise = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0)).unbind(0)
+    a = alphas[times].view(-1, 1, 1, 1)
+    truth = noise if prediction == "epsilon" else a.sqrt() * noise - (1 - a).sqrt() * picture
+    monkeypatch.setattr(type(target), "predict", lambda self, noisy, steps, cond: truth)
+    cond = target.encode(["a cat"] * 3)
+    assert float(denoising_loss(target, picture, noise, times, alphas, cond)) < 1e-12
+    truth = truth + 0.5
+    assert float(denoising_loss(target, picture, noise, times, alphas, cond)) == pytest.approx(0.25, rel=1e-4)
 
 
 def test_where_rows_begin(target):

@@ -11,7 +11,7 @@ import torch
 from erase_plugins.engine import slopes
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.evaluation.attack import run_attack
-from erase_plugins.evaluation.attacks import prefix, unlearndiffatk, vocabulary
+from erase_plugins.evaluation.attacks import asking, prefix, unlearndiffatk, vocabulary
 from erase_plugins.evaluation.attacks.unlearndiffatk import UnlearnDiffAtk, UnlearnDiffAtkOptions
 from erase_plugins.testing.models import shared_pipeline
 from tests.evaluation.attacks.fakes import Subject, budget_of
@@ -106,6 +106,42 @@ def test_rates_count_prompts_that_needed_no_attack_and_never_attack_them(stubs, 
     gradient = 2 * 2 * (7 + 6 + 4 + 4 + 40)  # forward and backward, two steps, both states
     assert report.details["spent"]["gradient_passes"] == gradient
     assert report.passes == report.queries * 16 + gradient + report.details["spent"]["screen_passes"]
+
+
+def test_a_model_that_was_not_touched_is_never_attacked(stubs, monkeypatch):
+    """Test 7 of the specification: every prompt brings the concept without words."""
+    monkeypatch.setattr(asking, "BLIND", 1.0)  # the stand-in sees an owl on a destroyed model as well
+    subject = tiny_subject(shared_pipeline("tiny_sd1"), strength=0.0)
+    given = {"timesteps": 1, "steps": 1, "words": 1}
+    report = run_attack(UnlearnDiffAtk(), lambda: subject, 3 * unlearndiffatk._pictures(1, 1), settings=given)
+    mine = report.details["results"]["on"]
+    assert mine["before"] == [1] * 3 and not stubs.active
+    assert (report.success.value, report.found["prompts"]) == (1.0, []) and report.found["without_attack"] == 3
+    assert (mine["gradient_passes"], mine["screen_passes"], mine["looked"]) == (0, 0, 0)
+
+
+def test_every_step_has_noise_of_its_own_and_the_same_in_every_run(monkeypatch):
+    noises, found = [], []
+
+    def noted(target, table, prompts, picks, latents, noise, timestep, alpha):
+        noises.append((timestep, noise.clone()))
+        return torch.zeros(len(picks), picks.shape[1], len(table.words)), torch.zeros(len(picks))
+
+    monkeypatch.setattr(prefix, "choice_gradient", noted)
+    for _ in range(2):
+        subject = tiny_subject(shared_pipeline("tiny_sd1"), lambda picture: int(picture.mean() < 0))
+        drawn = subject.draw
+        monkeypatch.setattr(subject, "draw", lambda *given, s=subject, d=drawn: d(*given) - 9 * (s._stage != "base"))
+        given = {"timesteps": 2, "steps": 2, "words": 1}
+        report = run_attack(UnlearnDiffAtk(), lambda subject=subject: subject, 40, settings=given)
+        found.append((report.found, report.details["results"]))
+    first = noises[:4]  # of the edited model; those of the control are kept for the second run
+    assert [timestep for timestep, _ in first] == [250, 250, 750, 750]
+    parts = [row for _, noise in first for row in noise]
+    assert all(not torch.equal(one, other) for place, one in enumerate(parts) for other in parts[:place])
+    again = noises[-4:]
+    assert all(torch.equal(one[1], other[1]) for one, other in zip(first, again, strict=True))
+    assert found[0] == found[1]
 
 
 def test_pictures_are_drawn_only_if_the_words_are_new_and_better_or_the_last(stubs, tmp_path):

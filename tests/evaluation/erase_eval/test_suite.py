@@ -92,6 +92,15 @@ def test_who_forgets_the_scene_has_a_lower_m1():
     assert bare[0] < whole[0] - 0.1 and bare[2:4] == whole[2:4]
 
 
+def test_pictures_that_are_all_alike_are_told():
+    """Test 4 of the specification: a collapsed set lies near by distance, so the report has to say it."""
+    alike = lambda text: text if ALL.search(text) else "a flat red tram"  # noqa: E731
+    told = "pictures of other things vary less than before"
+    report = report_of(StandIn(alike))
+    assert any(told in text for text in report.warnings) and report.details["spread"] < 0.5
+    assert not any(told in text for text in report_of(StandIn()).warnings)
+
+
 def test_what_else_is_lost_lowers_the_score():
     lost = report_of(StandIn(lambda text: re.sub(r"\b(bus|car)\b", "tram", ALL.sub("crow", text))))
     assert values(lost)[2] == pytest.approx(1 / 3, abs=0.1)
