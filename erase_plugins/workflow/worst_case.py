@@ -5,8 +5,8 @@ it forgets the selection, and what it left decides about the next one. Beside th
 one and that with the lowest losses before any unlearning, which on easy data is as hard. Published forms: data-wise
 (rows of the training data), class-wise, prompt-wise (concepts of a text-to-image model, scored by a judge).
 
-Differs from the paper, prompt-wise: whole concepts are selected, in place of single prompts with weights in the eraser's
-loss, and what is left of each is the share of pictures in which a judge sees it, in place of the denoising loss.
+Differs from the paper, prompt-wise: whole concepts are selected, in place of single prompts with weights in the loss of
+the eraser, and what is left of each is the share of pictures in which a judge sees it, in place of the denoising loss.
 """
 
 from __future__ import annotations
