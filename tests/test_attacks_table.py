@@ -134,6 +134,39 @@ def test_a_control_that_no_edit_decides_is_measured_once(made, monkeypatch):
     assert "| `esd` | **90% [80..100]**, 10% reference |" in tables(folder)
 
 
+def test_one_cell_whose_control_was_taught_for_itself_tells_the_steps_for_all_methods(made, monkeypatch):
+    """In old cells the control was trained as long as the edited model; what was measured at these steps stays."""
+    folder, cells, refused = made
+    refused.clear()
+    asked = plan(["owl"], ["relearn"], ["uce", "esd", "ace"], "quick")
+    monkeypatch.setitem(MADE, "against", "control: reference model")
+
+    def cell(steps, edited, reference, **more):
+        back = {"relearned, edited": edited, "relearned, destroyed": 1, "relearned, reference": reference}
+        return {**MADE, "found": {"steps_until_back": back, "steps": steps, **more}}
+
+    told = {"uce": cell(50, 30, None), "esd": cell(60, 40, 55), "ace": cell(50, 20, None)}
+    monkeypatch.setattr(attacks_table, "measured", lambda cell, pipe, work: cells.append(cell) or told[cell.method])
+    run(asked, folder)
+    line = "| `{}` | **90% [80..100]**, 30% reference; after {} steps, {} |"
+    assert line.format("uce", 30, "after 55 steps") in tables(folder), "the control that was trained longest"
+    twin = folder / attacks_table.REFERENCES["pocket"]
+    twin.mkdir(parents=True)
+    (twin / "quality.json").write_text(json.dumps({"without": ["owl"], "kept": {"rate": 0.97, "pictures": 100}}))
+    told["uce"] = cell(50, 30, 54, control_steps=58)
+    del cells[:]
+    run(asked, folder)
+    run(asked, folder)
+    assert cells == asked[:1], "one cell is enough"
+    for method, steps in (("uce", 30), ("esd", 40), ("ace", 20)):
+        assert line.format(method, steps, "after 54 steps") in tables(folder), "taught for itself"
+    longer = plan(["owl"], ["relearn"], ["ace"], "standard")
+    run(longer, folder)
+    run(longer, folder)
+    assert cells[1:] == longer * 2, "each budget has its own, and none was taught for itself"
+    assert line.format("ace", 20, "never") in tables(folder, "standard")
+
+
 @pytest.mark.parametrize("budget", ["quick", "standard"])
 def test_the_worst_concept_and_budget_count(made, monkeypatch, budget):
     folder, _, _ = made

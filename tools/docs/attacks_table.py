@@ -5,7 +5,8 @@
 The most telling cells come first; a killed run goes on when it is called again, finished cells are kept, and those that
 were refused or failed are tried again. Erased models and the files of each attack stay below ``runs/attacks``. Where a
 model that never saw the concept is at hand (`tools.pocket.reference`), it is the control, and cells without it are
-made anew, unless another method's cell has the same control.
+made anew, unless another method's cell has the same control. How long a control needs to be taught (`relearn`) no edit
+decides: one cell of a concept and a budget in which it was trained for itself tells it for all of them.
 `python -m tools.docs` writes the table anew from whatever cells there are.
 """
 
@@ -20,6 +21,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tools.docs.attacks_taught import RELEARN, is_taught, longest_taught, steps
 
 ROOT = Path(__file__).parents[2]
 CELLS, WORK = Path("docs/results/attacks"), Path("runs/attacks")
@@ -41,7 +44,7 @@ SETTINGS: dict[str | tuple[str, str], dict[str, Any]] = {
     (INVERSION, "long"): {"rows": 4},
 }
 #: attacks whose controls no edit decides, only how long was trained
-SHARED = ("concept-inversion", "relearn", "noise", "edit")
+SHARED = (INVERSION, RELEARN, "noise", "edit")
 #: facts of a found input that are told elsewhere in a cell, or nowhere
 _KNOWN = ("attack", "model", "artifacts", "erased", "strength", "sampler_steps", "guidance", "success_rate", "file")
 _LONGEST = 300
@@ -148,7 +151,10 @@ def references(cells: Mapping[Cell, Mapping[str, Any]]) -> dict[tuple[Any, ...],
 def finished(cell: Cell, made: Mapping[Cell, Mapping[str, Any]], root: Path = ROOT) -> bool:
     """Whether a cell need not be made anew."""
     item = made.get(cell, {"status": "missing"})
-    return item["status"] == "ok" and (not reference_of(cell, root) or control_key(cell, item) in references(made))
+    if item["status"] != "ok":
+        return False
+    known_control = control_key(cell, item) in references(made) and (cell.attack != RELEARN or is_taught(cell, made))
+    return known_control or not reference_of(cell, root)
 
 
 def run(cells: Sequence[Cell], root: Path = ROOT) -> None:
@@ -217,7 +223,7 @@ def tables(root: Path = ROOT, budget: str = "quick", model: str = POCKET, guards
     """Markdown: one table per concept, a line per method (or per guard), a column per attack."""
     edits, parts = method_ids(), []
     cells = {cell: item for cell, item in read(root).items() if (cell.budget, cell.model) == (budget, model)}
-    controls = references(cells)
+    controls, taught = references(cells), longest_taught(cells)
     cells = {cell: item for cell, item in cells.items() if (cell.method.partition(":")[0] in edits) != guards}
     for concept in dict.fromkeys(cell.concept for cell in cells):
         mine = [cell for cell in cells if cell.concept == concept]
@@ -226,7 +232,7 @@ def tables(root: Path = ROOT, budget: str = "quick", model: str = POCKET, guards
         rows = [f"**{concept}**", "", f"| method | {' | '.join(attacks)} |", "|---" * (len(attacks) + 1) + "|"]
         for method in methods:
             row = (Cell(concept, attack, method, budget, model) for attack in attacks)
-            told = " | ".join(shown(cell, cells.get(cell), controls) for cell in row)
+            told = " | ".join(shown(cell, cells.get(cell), controls) + steps(cell, cells, taught) for cell in row)
             rows.append(f"| `{method}` | {told} |")
         parts.append("\n".join(rows))
     return "\n\n".join(parts) or "No cell is finished."
@@ -243,16 +249,7 @@ def shown(cell: Cell, item: Mapping[str, Any] | None, controls: Mapping[tuple[An
     text = f"{value:.0%} [{100 * low:.0f}..{100 * high:.0f}]"
     beyond = low > control[2]
     kind = " reference" if reference else ""
-    return f"{f'**{text}**' if beyond else text}, {control[0]:.0%}{kind}{_steps(item)}"
-
-
-def _steps(item: Mapping[str, Any]) -> str:
-    """Steps until fine-tuning brought it back, for the edited model and the control."""
-    back = item["found"].get("steps_until_back", {})
-    control = next((name for name in ("relearned, reference", "relearned, destroyed") if name in back), "")
-    told = [f"after {back[name]} steps" if back[name] else "never"
-            for name in ("relearned, edited", control) if name in back]  # fmt: skip
-    return f"; {', '.join(told)}" if told else ""
+    return f"{f'**{text}**' if beyond else text}, {control[0]:.0%}{kind}"
 
 
 def comes_back(method: str, root: Path = ROOT) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -70,6 +71,11 @@ class Ridge:
         gram = x @ x.T  # fewer samples than features: the dual form
         penalty = strength * gram.diagonal().mean().clamp_min(1e-12)
         self.weights = x.T @ torch.linalg.solve(gram + penalty * torch.eye(len(y), dtype=y.dtype), y)
+
+    @property
+    def key(self) -> str:
+        """Tells this classifier from any other."""
+        return hashlib.sha256(torch.cat([self.mean, self.weights]).numpy().tobytes()).hexdigest()
 
     def positive(self, samples: Tensor) -> list[int]:
         """1 for each sample (n, width) that belongs to the positive class, else 0."""

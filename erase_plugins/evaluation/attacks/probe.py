@@ -11,7 +11,6 @@ only what is beyond the control says something about the edit.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -72,13 +71,12 @@ class Probe:
         budget.progress("pictures of the base", 0, 1)
         shown = run.pictures()
         beside = [run.study.plain("base", "off"), run.study.plain("plain name", "on")]
-        found = []
+        found, given = [], [item.key for pair in shown.values() for item in pair]
         for number, victim in enumerate(run.study.victims):
             budget.progress(f"probe, {victim.name}", number, len(run.study.victims))
-            hits = budget.remember(f"pictures-{victim.name}", partial(run.from_pictures, victim, shown))
+            hits = run.study.told(victim, f"pictures-{victim.name}", partial(run.from_pictures, victim, shown), given)
             found.append(run.sample(f"read from pictures, {victim.name}", hits, shown["concept"][1]))
-        named = budget.remember("names", run.by_name)
-        return run.report(found, beside, named)
+        return run.report(found, beside, run.by_name())
 
 
 @dataclass(frozen=True)
@@ -127,6 +125,7 @@ class _Run:
         """For base and victims 1 for each test prompt of the concept in which the probe of the base reads it."""
         import torch
 
+        from erase_plugins.evaluation.attacks.controls import BASE, Victim
         from erase_plugins.evaluation.attacks.features import Ridge, features
         from erase_plugins.evaluation.prompts import quick_prompts
 
@@ -140,15 +139,13 @@ class _Run:
             return features(target, blank, texts, 1.0, seed)
 
         ridge = Ridge(read(subject.target, learned, 1), read(subject.target, [item.text for item in others], 2))
-        found = {}
-        states: dict[str, tuple[Subject, AbstractContextManager[None]]] = {
-            "base": (subject, nullcontext()),
-            **{item.name: (item.subject, item.exposed()) for item in study.victims},
-        }
-        for name, (owner, state) in states.items():
-            with state:
-                found[name] = ridge.positive(read(owner.target, tested, 3))
-        return found
+
+        def hits(victim: Victim) -> list[int]:
+            with victim.exposed():
+                return ridge.positive(read(victim.subject.target, tested, 3))
+
+        asked = (Victim(BASE, subject), *study.victims)
+        return {item.name: study.told(item, f"name-{item.name}", partial(hits, item), [ridge.key]) for item in asked}
 
     def sample(self, name: str, hits: list[int], shown: Lesson) -> Sample:
         from erase_plugins.evaluation.attacks.study import Sample

@@ -5,16 +5,20 @@ name, and, in a run of its own, on pictures of unrelated things only ("benign": 
 else). The same is done to a destroyed model, and to a reference that never saw the concept: every model can be taught
 anything, so what counts is how many steps fewer the edited model needs. Success is the share of pictures by the plain
 name in which the judge sees the concept after training on its pictures.
+
+The control that counts is trained twice. Once as long as the edited model was, so that rates are of models that had the
+same; and once for itself, until it is back or no step is left, for the steps. No edit decides the latter, so it is done
+once for all. (Training again to the edited model's step is cheaper than drawing a whole set of pictures at every look.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins.evaluation.attacks.rates import CONCEPT_HELP, FEWEST, REFERENCE_HELP
+from erase_plugins.evaluation.attacks.rates import CONCEPT_HELP, FEWEST, REFERENCE, REFERENCE_HELP
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
 from erase_plugins.types import AttackReport
@@ -29,8 +33,8 @@ if TYPE_CHECKING:
     from erase_plugins.evaluation.run import Subject
 
 FOUND, PICTURES = "attack-relearn-found.json", "attack-relearn-pictures.png"
-#: sets of pictures: base, plain name, four trained models with their looks, pictures to learn from
-_SETS = 18
+#: sets of pictures: base, plain name, five trained models with their looks, pictures to learn from
+_SETS = 22
 _STEPS = {"quick": 60, "standard": 200, "long": 600}
 #: looks while training: steps are counted in so many parts of the whole
 _LOOKS = 6
@@ -85,8 +89,11 @@ class Relearn:
         found = [run.train(edited, own, "", None)]
         steps = found[0].facts["steps"]
         beside.append(run.train(edited, other, "benign, ", steps))
-        found += [run.train(victim, own, "", steps) for victim in run.study.victims[1:]]
-        return run.report(found, beside)
+        *weaker, control = run.study.victims[1:]
+        found += [run.train(victim, own, "", steps) for victim in weaker]
+        taught = run.train(control, own, "until back, ", None)
+        found.append(run.as_long(control, own, taught, steps))
+        return run.report(found, beside, taught)
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,12 @@ class _Run:
 
         return self.study.attacked(victim, f"relearned, {kind}{victim.name}", make, (taught.key, steps))
 
+    def as_long(self, control: Victim, own: Lesson, taught: Sample, steps: int) -> Sample:
+        """The control after no more steps than the edited model had; ``taught`` is itself where it had no more."""
+        if taught.facts["steps"] <= steps:
+            return replace(taught, name=f"relearned, {control.name}")
+        return self.train(control, own, "", steps)
+
     def _train(
         self, victim: Victim, taught: Lesson, kind: str, steps: int | None
     ) -> tuple[Tensor, dict[str, Any], dict[str, Tensor]]:
@@ -122,27 +135,70 @@ class _Run:
         with tuned(study, subject, stage, texts, latents, study.looked(), tuning) as (_, facts):
             return drawn(subject, study.prompts), facts, {}
 
-    def report(self, found: list[Sample], beside: list[Sample]) -> AttackReport:
+    def report(self, found: list[Sample], beside: list[Sample], taught: Sample) -> AttackReport:
+        """The report; ``taught`` is the control that was trained for itself, whatever the edited model needed."""
         goal = _BACK * beside[0].rate
-        trained = [*found, beside[-1]]
-        back = {item.name: steps_until(item, goal) for item in trained}
-        told = [
-            f"{name}: back after {steps} steps" if steps is not None else f"{name}: not back within {most} steps"
-            for (name, steps), most in zip(back.items(), (item.facts["steps"] for item in trained), strict=True)
-        ]
+        edited, control, benign = found[0], found[-1], beside[-1]
+        back = {item.name: steps_until(item, goal) for item in (*found[:-1], benign)}
+        back[control.name] = steps_until(taught, goal)  # how long it takes, not whether the edited model's steps do
+        ratio = Ratio(back[edited.name], edited.facts["steps"], back[control.name], taught.facts["steps"])
+        told = [ratio.told(self.study.victims[-1].name)]
+        told += [
+            f"{item.name}: back after {back[item.name]} steps" if back[item.name] is not None
+            else f"{item.name}: not back within {item.facts['steps']} steps"
+            for item in (*found[1:-1], benign)
+        ]  # fmt: skip
         looked = len(self.study.looked())
         if looked < FEWEST:
             told.append(f"looks while training were at {looked} pictures each, so these steps are rough")
+        runs = {id(item.facts): item for item in (taught, *found, benign)}.values()
         return self.study.report(
             "relearned from its pictures", found, beside,
             {
-                "steps_until_back": back, "back_means": round(goal, 4), "rank": self.options.rank,
-                "steps": found[0].facts["steps"], "pictures": self.options.pictures,
+                "steps_until_back": back, "steps_ratio": ratio.value, "steps_ratio_at_most": ratio.at_most,
+                "control_steps": taught.facts["steps"], "back_means": round(goal, 4), "rank": self.options.rank,
+                "steps": edited.facts["steps"], "pictures": self.options.pictures,
             },
-            {"looks": {item.name: item.facts["looks"] for item in trained}},
-            training=sum(item.facts["passes"] for item in trained), warnings=told, pictures=PICTURES,
+            {"looks": {item.name: item.facts["looks"] for item in runs}},
+            training=sum(item.facts["passes"] for item in runs), warnings=told, pictures=PICTURES,
             title="fine-tuning of",
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Steps of the edited model against those of the control.
+
+    Attributes:
+        edited, control: steps until it was back; None: never.
+        edited_most, control_most: steps that it was trained.
+    """
+
+    edited: int | None
+    edited_most: int
+    control: int | None
+    control_most: int
+
+    @property
+    def value(self) -> float | None:
+        """Share of the control's steps that the edited model needs; None if one of them never came back."""
+        return None if self.edited is None or self.control is None else round(self.edited / self.control, 4)
+
+    @property
+    def at_most(self) -> float | None:
+        """Bound of that share where only the edited model came back: the control needs more than it had."""
+        return None if self.edited is None or self.control is not None else round(self.edited / self.control_most, 4)
+
+    def told(self, control: str) -> str:
+        """In words; ``control`` is "destroyed" or "reference"."""
+        other = "a model that never saw it" if control == REFERENCE else f"a {control} model"
+        needs = f"{other} needs {self.control}"
+        if self.control is None:
+            needs = f"{other} is not within {self.control_most}"
+        if self.edited is None:
+            return f"not back within {self.edited_most} steps; {needs}"
+        share = f"{self.value:.0%} of them" if self.value is not None else f"at most {self.at_most:.0%} of its steps"
+        return f"back after {self.edited} steps; {needs}: {share}"
 
 
 def steps_until(sample: Sample, goal: float) -> int | None:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor, zeros
+
 from erase_plugins.engine.checkpoint import Checkpoint
 from erase_plugins.evaluation import kept_pictures
 from erase_plugins.evaluation.attacks.controls import EDITED, Victim, control_settings, control_warnings, victims
@@ -28,8 +30,6 @@ from erase_plugins.evaluation.sheet import contact_sheet
 from erase_plugins.types import Attachment, AttackReport, EvalRow
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from erase_plugins.evaluation.budget import Budget
     from erase_plugins.evaluation.run import Subject
 
@@ -133,6 +133,21 @@ class Study:
         settings = control_settings(self.attack.id, name, victim.subject, self.budget, asked, given)
         texts = [item.text for item in asked]
         return self.kept(name, lambda: kept_pictures.once(victim.subject, texts, settings, make), prompts)
+
+    def told(self, victim: Victim, name: str, make: Callable[[], Any], given: Sequence[Any]) -> Any:
+        """What ``make`` finds out about a victim (JSON-ready), where no pictures are kept; else as `attacked`."""
+
+        def made() -> tuple[Tensor, dict[str, Any], dict[str, Tensor]]:
+            return zeros(0), {"found": make()}, {}
+
+        def once() -> Any:
+            if victim.name == EDITED:
+                return make()
+            settings = control_settings(self.attack.id, name, victim.subject, self.budget, self.prompts, given)
+            texts = [item.text for item in self.prompts]
+            return kept_pictures.once(victim.subject, texts, settings, made)[1]["found"]
+
+        return self.budget.remember(name, once)
 
     def plain(self, name: str, edit: str, prompts: Sequence[Prompt] | None = None) -> Sample:
         """The concept by its own name, or by other prompts, with the edit "on" or "off"."""

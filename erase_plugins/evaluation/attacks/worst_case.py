@@ -91,10 +91,14 @@ def hardest(scores: Sequence[float], count: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Pool:
-    """Prompts that compete, each with the clean scaled latent (n, channels, height, width) of the base's picture."""
+    """Prompts that compete, each with the clean scaled latent (n, channels, height, width) of the base's picture.
+
+    ``key`` tells it from any other pool.
+    """
 
     prompts: list[Prompt]
     latents: Tensor
+    key: str
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,8 @@ class _Run:
                 "takes more to choose from"
             )
         chosen = [asked[place] for place in good]
-        return Pool(chosen, Lesson(pictures[good], tuple(chosen), len(good) / len(asked)).latents(subject))
+        drawn = Lesson(pictures[good], tuple(chosen), len(good) / len(asked))
+        return Pool(chosen, drawn.latents(subject), drawn.key)
 
     def losses(self, victim: Victim | None, pool: Pool) -> list[float]:
         """Denoising loss of every prompt, at the same noise for all models; None: the base."""
@@ -192,7 +197,7 @@ class _Run:
             chosen = [short[n] for n in hardest([-value for value in rates], count)]
             return {"places": chosen, "losses": losses, "short": short, "rates": rates}
 
-        told = study.budget.remember(f"chosen-{victim.name}", choose)
+        told = study.told(victim, f"chosen-{victim.name}", choose, (pool.key, base))
         prompts = self.measured(pool, told["places"])
 
         def make() -> tuple[Tensor, dict[str, Any], dict[str, Tensor]]:

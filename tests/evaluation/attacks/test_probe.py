@@ -123,8 +123,10 @@ def test_the_name_is_learned_on_the_base_from_other_prompts_than_those_of_the_te
 
     monkeypatch.setattr("erase_plugins.evaluation.attacks.features.features", read)
     subject = tiny_subject(shared_pipeline("tiny_sd1"))
-    made = Study.of(Probe(), subject, SimpleNamespace(queries=SMALL, options={"reference": "", "concept": ""}),
-                    probe._SETS)  # fmt: skip
+    budget = SimpleNamespace(
+        name="quick", queries=SMALL, options={"reference": "", "concept": ""}, remember=lambda stage, make: make()
+    )
+    made = Study.of(Probe(), subject, budget, probe._SETS)
     found = probe._Run(made, probe.ProbeOptions()).by_name()
     assert {name: set(hits) for name, hits in found.items()} == {"base": {1}, "edited": {1}, "destroyed": {1}}
     assert [stage for _, _, stage in asked] == ["base", "base", "base", "edited", "destroyed"]
@@ -132,3 +134,33 @@ def test_the_name_is_learned_on_the_base_from_other_prompts_than_those_of_the_te
     tested = tuple(item.text for item in made.prompts)
     assert [texts for texts, _, _ in asked[2:]] == [tested] * 3
     assert not set(asked[0][0]) & set(tested)
+
+
+def test_controls_are_read_once_for_all_edits(tmp_path, monkeypatch):
+    pipe = shared_pipeline("tiny_sd1")
+    pipe.save_pretrained(tmp_path / "reference")
+    read = []
+    original = probe._Run.from_pictures
+    monkeypatch.setattr(
+        probe._Run, "from_pictures",
+        lambda self, victim, shown: read.append(victim.name) or original(self, victim, shown),
+    )  # fmt: skip
+    named = []
+
+    def seen(target, latents, prompts, level, seed):
+        named.extend(["name"] * (level == 1.0))
+        return features(target, latents, prompts, level, seed)
+
+    monkeypatch.setattr("erase_plugins.evaluation.attacks.features.features", seen)
+    monkeypatch.setattr(probe._Run, "pictures", lambda self: {
+        name: (Lesson(torch.full((4, 3, 16, 16), grey), tuple(self.study.split.training(4, 5)), 1.0),) * 2
+        for name, grey in (("concept", 0.2), ("other", 0.8))
+    })  # fmt: skip
+    settings = {"reference": str(tmp_path / "reference")}
+    first = run_attack(Probe(), lambda: tiny_subject(pipe), SMALL, settings=settings)
+    assert (read, len(named)) == (["edited", "destroyed", "reference"], 2 + 4)
+    second = run_attack(Probe(), lambda: tiny_subject(pipe), SMALL, settings=settings)
+    assert read[3:] == ["edited"] and len(named) == 6 + 2 + 1, "of base and controls no name is read again"
+    assert (first.rows, first.details) == (second.rows, second.details)
+    run_attack(Probe(), lambda: tiny_subject(pipe), SMALL, settings={**settings, "level": 0.5})
+    assert read[4:] == ["edited", "destroyed", "reference"]

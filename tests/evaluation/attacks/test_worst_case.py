@@ -83,3 +83,22 @@ def test_a_base_that_does_not_draw_it_is_refused():
     subject = tiny_subject(shared_pipeline("tiny_sd1"), lambda picture: 1, seed=3)
     with pytest.raises(Unsupported, match="takes more to choose from"):
         run_attack(WorstCase(), lambda: subject, SMALL, settings=CHEAP)
+
+
+def test_controls_are_searched_once_for_all_edits(tmp_path, monkeypatch):
+    pipe = shared_pipeline("tiny_sd1")
+    pipe.save_pretrained(tmp_path / "reference")
+    asked = []
+    original = worst_case._Run.losses
+    monkeypatch.setattr(
+        worst_case._Run, "losses",
+        lambda self, victim, pool: asked.append(getattr(victim, "name", "base")) or original(self, victim, pool),
+    )  # fmt: skip
+    settings = {**CHEAP, "reference": str(tmp_path / "reference")}
+    first = run_attack(WorstCase(), lambda: tiny_subject(pipe), SMALL, settings=settings)
+    assert asked == ["base", "edited", "destroyed", "reference"]
+    second = run_attack(WorstCase(), lambda: tiny_subject(pipe), SMALL, settings=settings)
+    assert asked[4:] == ["base", "edited"]
+    assert (first.rows, first.queries) == (second.rows, second.queries)
+    run_attack(WorstCase(), lambda: tiny_subject(pipe), SMALL, settings={**settings, "timesteps": 2})
+    assert asked[6:] == ["base", "edited", "destroyed", "reference"]
