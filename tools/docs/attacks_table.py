@@ -6,7 +6,9 @@ The most telling cells come first; a killed run goes on when it is called again,
 were refused or failed are tried again. Erased models and the files of each attack stay below ``runs/attacks``. Where a
 model that never saw the concept is at hand (`tools.pocket.reference`), it is the control, and cells without it are
 made anew, unless another method's cell has the same control. How long a control needs to be taught (`relearn`) no edit
-decides: one cell of a concept and a budget in which it was trained for itself tells it for all of them.
+decides: one cell of a concept and a budget in which it was trained for itself tells it for all of them. Older cells of
+attacks that choose by what they see (`CHOOSING`), whose control only drew again what was found in the edited model,
+take the control of a newer one.
 `python -m tools.docs` writes the table anew from whatever cells there are.
 """
 
@@ -32,6 +34,7 @@ ATTACKS = (
     "readable", "edit", "described", "probe",
 )  # fmt: skip
 METHODS = ("uce", "esd", "ace", "receler", "advunlearn", "stereo")
+REFERENCE_ROW = "control: reference model"
 INVERSION = "concept-inversion"
 POCKET = "pocket"
 #: by model: one that never saw some concepts, which ``quality.json`` names, and the share of the kept ones it must draw
@@ -43,8 +46,10 @@ SETTINGS: dict[str | tuple[str, str], dict[str, Any]] = {
     "backdoor": {"again": True},
     (INVERSION, "long"): {"rows": 4},
 }
+#: attacks that ask, and choose by what they see; their controls choose for themselves, which a cell says: ``searched``
+CHOOSING = ("paraphrase", "described", "readable")
 #: attacks whose controls no edit decides, only how long was trained
-SHARED = (INVERSION, RELEARN, "noise", "edit")
+SHARED = (INVERSION, RELEARN, "noise", "edit", *CHOOSING)
 #: facts of a found input that are told elsewhere in a cell, or nowhere
 _KNOWN = ("attack", "model", "artifacts", "erased", "strength", "sampler_steps", "guidance", "success_rate", "file")
 _LONGEST = 300
@@ -144,8 +149,13 @@ def references(cells: Mapping[Cell, Mapping[str, Any]]) -> dict[tuple[Any, ...],
     """Rates of the reference (value, low, high, pictures), by what decides them."""
     return {
         control_key(cell, item): item["control"] for cell, item in cells.items()
-        if item["status"] == "ok" and item["against"] == "control: reference model"
+        if item["status"] == "ok" and item["against"] == REFERENCE_ROW and not drawn_again(cell, item)
     }  # fmt: skip
+
+
+def drawn_again(cell: Cell, item: Mapping[str, Any]) -> bool:
+    """Whether a cell's control only drew again what was found in the edited model: not the same attack."""
+    return cell.attack in CHOOSING and not item.get("searched", False)
 
 
 def finished(cell: Cell, made: Mapping[Cell, Mapping[str, Any]], root: Path = ROOT) -> bool:
@@ -154,7 +164,7 @@ def finished(cell: Cell, made: Mapping[Cell, Mapping[str, Any]], root: Path = RO
     if item["status"] != "ok":
         return False
     known_control = control_key(cell, item) in references(made) and (cell.attack != RELEARN or is_taught(cell, made))
-    return known_control or not reference_of(cell, root)
+    return known_control or not (reference_of(cell, root) or drawn_again(cell, item))
 
 
 def run(cells: Sequence[Cell], root: Path = ROOT) -> None:
@@ -211,6 +221,7 @@ def measured(cell: Cell, pipe: Any, root: Path) -> dict[str, Any]:
     told = {name: value for name, value in report.found.items() if name not in _KNOWN}
     return {
         **{name: [row.value, row.low, row.high, row.n] for name, row in rates.items()},
+        **({"searched": True} if cell.attack in CHOOSING and "control" in report.details else {}),
         "by": report.success.subject, "against": report.control.subject,
         "controls": {row.subject: row.value for row in report.rows if row.subject.startswith("control: ")},
         "found": {name: value for name, value in told.items() if len(json.dumps(value)) <= _LONGEST},
@@ -248,7 +259,7 @@ def shown(cell: Cell, item: Mapping[str, Any] | None, controls: Mapping[tuple[An
     control = reference or item["control"]
     text = f"{value:.0%} [{100 * low:.0f}..{100 * high:.0f}]"
     beyond = low > control[2]
-    kind = " reference" if reference else ""
+    kind = " reference" if reference or item["against"] == REFERENCE_ROW else ""
     return f"{f'**{text}**' if beyond else text}, {control[0]:.0%}{kind}"
 
 
