@@ -6,7 +6,7 @@ from pathlib import Path
 
 from erase_plugins.artifacts.reference import address
 from erase_plugins.evaluation import wording
-from erase_plugins.evaluation.attack_summary import plain_name
+from erase_plugins.evaluation.attack_summary import base_share, control_share, plain_name
 from erase_plugins.markdown import Inert
 from erase_plugins.options import as_setting
 from erase_plugins.templates import Pages
@@ -16,6 +16,7 @@ _PAGES = Pages(Path(__file__).parent / "pages", {
     "number": wording.number, "percent": wording.percent,
     "cell": lambda row: Inert(wording.cell(row)), "share": lambda row: Inert(wording.counted(row)),
     "plain": wording.unpromising, "before_attack": plain_name, "option": as_setting,
+    "base_share": lambda item: Inert(base_share(item)), "control_share": lambda item: Inert(control_share(item)),
     "again": provenance.again, "data": provenance.data_of, "short": provenance.short, "stated": provenance.stated,
     "paper": provenance.paper_link, "citations": provenance.citations,
     "address": lambda path: Inert(address(path)), "hub_id": usage.hub_id,

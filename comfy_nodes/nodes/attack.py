@@ -51,6 +51,8 @@ def attack(
 
 
 def _text(report: Any, found: int) -> str:
+    from erase_plugins.evaluation.attack_summary import against, excess_line
+
     def share(row: Any) -> str:
         return f"{100 * row.value:.0f} % ({100 * row.low:.0f} to {100 * row.high:.0f} %, n = {row.n})"
 
@@ -60,7 +62,7 @@ def _text(report: Any, found: int) -> str:
     lines = [
         f"{report.attack}, {report.budget}: {', '.join(report.erased)} on {report.model}",
         f"came back: {share(report.success)} ({report.success.subject})",
-        f"{report.control.subject}: {share(report.control)}",
+        f"{against(report)}: {share(report.control)}; {excess_line(report)}",
         *(f"{row.metric} {row.subject}: {share(row)}" for row in report.rows),
         f"{report.queries} pictures, {report.passes} passes; {came}",
     ]

@@ -96,6 +96,7 @@ def command(
         emit({"schema": 1, "dry_run": True, **plan, "options": options})
         return
     from erase_plugins.cli.command import quiet_libraries
+    from erase_plugins.evaluation.attack_summary import against, excess_line
     from erase_plugins.workflow.measure import open_subject
 
     quiet_libraries()
@@ -115,8 +116,8 @@ def command(
             for subject in dict.fromkeys(row.subject for row in report.rows)]  # fmt: skip
     if rows:
         table(f"{', '.join(report.erased)} under attack {name}", (name, *metrics), rows)
-    success, control = report.success, report.control
-    say(f"came back: {share(success)} ({success.subject}); {control.subject}: {share(control)}")
+    say(f"came back: {share(report.success)} ({report.success.subject}); {against(report)}: {share(report.control)}")
+    say(excess_line(report))
     spent = f"{report.queries} pictures, {report.passes} passes, {human_seconds(report.seconds)}"
     say(f"{spent}; judge {report.judge or 'none'}")
     for text in report.warnings:

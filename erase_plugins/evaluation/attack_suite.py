@@ -17,10 +17,19 @@ from typing import TYPE_CHECKING, Any
 from erase_plugins.errors import EraseError, MissingExtra, RequestError, RunCancelled, UnknownName, Unsupported
 from erase_plugins.evaluation.attachments import not_written, output_names
 from erase_plugins.evaluation.attack import run_attack
-from erase_plugins.evaluation.attack_summary import plain_name
+from erase_plugins.evaluation.attack_summary import (
+    CONTROL,
+    base_rate,
+    base_share,
+    control_kind,
+    control_share,
+    plain_name,
+)
+from erase_plugins.evaluation.attacks.rates import PLAIN
 from erase_plugins.evaluation.attacks.reference import find_reference
 from erase_plugins.evaluation.budget import find_budget
 from erase_plugins.evaluation.saved import record_name
+from erase_plugins.evaluation.wording import counted
 from erase_plugins.extras import missing_extras
 from erase_plugins.hints import stored
 from erase_plugins.hookspecs import hookimpl
@@ -35,7 +44,7 @@ if TYPE_CHECKING:
     from erase_plugins.evaluation.run import Subject
 
 TABLE, CHART = "attacks.md", "chart.png"
-ATTACKED, CONTROL, PLAIN = "attacked", "control", "plain name"
+BASE, ATTACKED = "base", "attacked"
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,7 @@ class AttackSuite:
     """See the module."""
 
     id = "attacks"
-    title = "All attacks at one budget (plain name, attacked, control)"
+    title = "All attacks at one budget (base, plain name, attacked, control)"
     needs: frozenset[str] = frozenset()
     resumes = True
     Options = Options
@@ -80,6 +89,7 @@ class AttackSuite:
             raise Unsupported(f"no attack could be run; {next(iter(not_run))}: {next(iter(not_run.values()))}")
         text = table(done, not_run)
         rows = tuple(row for report in done for row in summary_rows(report))
+        bars = tuple(row for report in done for row in summary_rows(report, control_kind(report)))
         title = f"{', '.join(subject.erased[:4])}: attacks on {', '.join(item.name for item in subject.artifacts)}"
         return EvalReport(
             suite=self.id, model=subject.model, rows=rows, artifacts=tuple(item.name for item in subject.artifacts),
@@ -93,7 +103,7 @@ class AttackSuite:
             details={"budget": ctx.options["budget"], "not_run": not_run, "table": text},
             attachments=(
                 Attachment(TABLE, lambda path: path.write_text(text + "\n", encoding="utf-8"), "attacks in one table"),
-                Attachment(CHART, partial(_chart, rows, title), "plain name, attacked, control"),
+                Attachment(CHART, partial(_chart, bars, title), "base, plain name, attacked, control"),
                 *(item for report in done for item in _copies(report, ctx.work / report.attack)),
             ),
         )  # fmt: skip
@@ -188,30 +198,30 @@ def _one(
     return run_attack(runner, lambda: subject, budget, settings=settings, out=folder, progress=shown)
 
 
-def summary_rows(report: AttackReport) -> list[EvalRow]:
-    """How often the concept came: by its plain name, under attack, and in the control; one metric per attack."""
-    parts = {PLAIN: plain_name(report), ATTACKED: report.success, CONTROL: report.control}
-    metric = f"{report.attack.replace('-', '_')}_rate"
-    return [replace(row, metric=metric, subject=name) for name, row in parts.items() if row is not None]
+def summary_rows(report: AttackReport, control: str = CONTROL) -> list[EvalRow]:
+    """How often the concept came: in the base, by its plain name, under attack, in the control; a metric per attack.
+
+    Args:
+        report: of the attack.
+        control: how its control is called; the note says what it is, where that is known.
+    """
+    parts = {BASE: base_rate(report), PLAIN: plain_name(report), ATTACKED: report.success, control: report.control}
+    metric, kind = f"{report.attack.replace('-', '_')}_rate", control_kind(report)
+    rows = [replace(row, metric=metric, subject=name) for name, row in parts.items() if row is not None]
+    notes = dict.fromkeys([*(row.note for row in rows), "" if kind == CONTROL else f"{CONTROL}: {kind}"])
+    return [*rows[:-1], replace(rows[-1], note="; ".join(filter(None, notes)))]  # tables show the last of a metric
 
 
 def table(done: list[AttackReport], not_run: Mapping[str, str]) -> str:
     """Markdown: one line per attack; those that were not run say why."""
-    lines = ["| attack | budget | plain name -> attacked | control | pictures, passes |", "|---|---|---|---|---|"]
+    lines = ["| attack | budget | base | plain name -> attacked | control | pictures, passes |", "|---" * 6 + "|"]
     for report in done:
-        plain = plain_name(report)
-        before = "not measured" if plain is None else share(plain)
         lines.append(
-            f"| {report.attack} | {report.budget} | {before} -> {share(report.success)} | {share(report.control)} | "
-            f"{report.queries}, {report.passes} |"
+            f"| {report.attack} | {report.budget} | {base_share(report)} | {counted(plain_name(report))} -> "
+            f"{counted(report.success)} | {control_share(report)} | {report.queries}, {report.passes} |"
         )
-    lines += [f"| {name} | not run: {reason.replace('|', '/')} | - | - | - |" for name, reason in not_run.items()]
+    lines += [f"| {name} | not run: {reason.replace('|', '/')} | - | - | - | - |" for name, reason in not_run.items()]
     return "\n".join(lines)
-
-
-def share(row: EvalRow) -> str:
-    """A share with its interval, for people."""
-    return f"{100 * row.value:.0f} % ({100 * row.low:.0f} to {100 * row.high:.0f}, n = {row.n})"
 
 
 def _copies(report: AttackReport, folder: Path) -> list[Attachment]:

@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 from erase_plugins.artifacts.places import STAMP
-from erase_plugins.evaluation.attack_summary import plain_name
+from erase_plugins.evaluation.attack_summary import base_share, control_share, excess, plain_name
 from erase_plugins.evaluation.wording import STATES, WORDS, called, counted
 from erase_plugins.markdown import prose
 from erase_plugins.types import AttackReport, EvalReport
@@ -20,8 +20,9 @@ Figures = Sequence[tuple[str, bytes]]
 Table = tuple[list[str], list[list[str]]]
 _NOTES = (
     "A concept that is not drawn may still be in the weights. An attack that did not succeed within this budget may "
-    "succeed with a larger one. A control is the same attempt where nothing can be found: only what is above it was "
-    "brought back. Judges err; look at the pictures."
+    "succeed with a larger one. A control is the same attempt where nothing can be found: only the excess over it was "
+    "brought back. The reference is a model that never saw the concept; a destroyed model is a weak control, since it "
+    "may have lost what an attack needs. Judges err; look at the pictures."
 )
 _STYLE = """
 :root { color-scheme: light dark; --line: #8886; --faint: #8881; }
@@ -48,12 +49,13 @@ def rates_table(report: EvalReport) -> Table:
 def attacks_table(attacks: Iterable[AttackReport], not_run: dict[str, str]) -> Table:
     """One line per attack; those that were not run say why."""
     rows = [
-        [report.attack, report.budget, counted(plain_name(report)), counted(report.success), counted(report.control),
-         f"{report.queries}, {report.passes}"]
+        [report.attack, report.budget, base_share(report), counted(plain_name(report)), counted(report.success),
+         control_share(report), excess(report), f"{report.queries}, {report.passes}"]
         for report in attacks
     ]  # fmt: skip
-    rows += [[name, f"not run: {reason}", "-", "-", "-", "-"] for name, reason in not_run.items()]
-    return ["attack", "budget", "plain name", "attacked", "control", "pictures, passes"], rows
+    head = ["attack", "budget", "base", "plain name", "attacked", "control", "excess", "pictures, passes"]
+    rows += [[name, f"not run: {reason}", *"-" * (len(head) - 2)] for name, reason in not_run.items()]
+    return head, rows
 
 
 def explained(found: Any) -> list[str]:

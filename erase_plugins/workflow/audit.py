@@ -20,6 +20,7 @@ from erase_plugins.artifacts.atomic import atomic_file
 from erase_plugins.artifacts.locks import claim_files
 from erase_plugins.errors import RequestError
 from erase_plugins.evaluation.attack_suite import affordable, attack_all, chosen, with_reference
+from erase_plugins.evaluation.attack_summary import against
 from erase_plugins.evaluation.attacks.reference import find_reference
 from erase_plugins.evaluation.budget import CUSTOM
 from erase_plugins.evaluation.context import REPORT, Progress, run_in_context
@@ -313,7 +314,7 @@ def sentence(report: EvalReport, attacks: Sequence[AttackReport], what: str, *, 
         size, spent = ("", f" ({worst.queries} pictures)") if own else (f"at budget {worst.budget} ", "")
         text += (
             f"; of {len(attacks)} attack{'s' if len(attacks) > 1 else ''} {size}the strongest, "
-            f"{worst.attack}{spent}, brought it in {_share(worst.success)} (control: {_share(worst.control)})"
+            f"{worst.attack}{spent}, brought it in {_share(worst.success)} ({against(worst)}: {_share(worst.control)})"
         )
     else:
         text += "; no attack was run"

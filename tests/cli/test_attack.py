@@ -55,7 +55,7 @@ def test_attack_writes_shows_and_counts(erase, loaded, pizza_folder, tiny, tmp_p
     ran = erase("attack", pizza_folder, "--attack", tiny, "--out", out)
     assert ran.code == 0, ran.err
     assert "came back: 50 % [25..75] n=8 (a name); control: 12 % [0..50] n=8" in ran.out
-    assert "1 pictures, 16 passes" in ran.out
+    assert "excess over the control: 38 %" in ran.out and "1 pictures, 16 passes" in ran.out
     assert {item.name for item in out.iterdir()} == {"attack-tiny-attack.json", "tiny-found.txt"}
     assert json.loads((out / "attack-tiny-attack.json").read_text())["found"] == {"prompt": "strix"}
     again = erase("attack", pizza_folder, "--attack", tiny, "--out", out)
@@ -63,6 +63,22 @@ def test_attack_writes_shows_and_counts(erase, loaded, pizza_folder, tiny, tmp_p
     forced = erase("attack", pizza_folder, "--attack", tiny, "--out", out, "--force", "--json")
     assert (forced.code, forced.data["excess"], forced.data["budget"]) == (0, 0.375, "quick")
     assert forced.data["erased"] == ["pizza"]
+
+
+@pytest.mark.parametrize(
+    ("subject", "told", "over"),
+    [
+        ("control: reference model", "control, reference: 12 %", "the reference"),
+        ("control: destroyed model", "control, destroyed: 12 %", "the destroyed model"),
+        ("strix of the gloaming", "; control: 12 %", "the control"),
+    ],
+)
+def test_it_says_what_the_control_is(erase, loaded, pizza_folder, tiny, tmp_path, monkeypatch, subject, told, over):
+    run = Tiny.run
+    control = EvalRow("attack_success_rate", subject, 0.125, 0.0, 0.5, 8)
+    monkeypatch.setattr(Tiny, "run", lambda self, *given: replace(run(self, *given), control=control))
+    ran = erase("attack", pizza_folder, "--attack", tiny, "--out", tmp_path / "a")
+    assert told in ran.out and f"excess over {over}: 38 %" in ran.out and "gloaming" not in ran.out
 
 
 def test_what_was_found_and_cannot_be_written_ends_it_with_an_error(

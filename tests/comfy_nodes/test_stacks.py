@@ -159,7 +159,7 @@ def test_an_attack_runs_in_the_graph(numbers):
     assert left_off["prompt"] and "came back: " in left_off["text"]
     assert left_off["shape"][1:] == edited["shape"][1:] == [64, 64, 3]
     assert ("nothing came back" in edited["text"]) is (edited["prompt"] == "")
-    assert "control: destroyed model: 0 %" in edited["text"]
+    assert "control, destroyed: 0 %" in edited["text"]
     assert "named 'zeppelin'" in numbers["attack_unknown"]
 
 

@@ -23,8 +23,9 @@ class Fixed:
     title, needs = "Fixed", frozenset()
     budgets = {"quick": 10, "standard": 20, "long": 40}
 
-    def __init__(self, name, value=0.5, fail=None):
+    def __init__(self, name, value=0.5, fail=None, control="control", base=()):
         self.id, self.value, self.fail, self.runs = name, value, fail, 0
+        self.control, self.base = control, base
         self.attachments = (f"attack-{name}-found.json",)
 
     def run(self, subject, budget):
@@ -35,7 +36,7 @@ class Fixed:
         rate = lambda metric, name, value: EvalRow(metric, name, value, 0.0, 1.0, 8)  # noqa: E731
         return AttackReport(
             self.id, subject.model, budget.name, rate("attack_success_rate", "found prompt", self.value),
-            rate("attack_success_rate", "control", 0.125), rows=(rate("target_rate", "plain name", 0.25),),
+            rate("attack_success_rate", self.control, 0.125), rows=(rate("target_rate", "plain name", 0.25), *self.base),
             queries=budget.queries, passes=16, artifacts=("no-owl",),
             attachments=(Attachment(f"attack-{self.id}-found.json", lambda path: path.write_text("{}")),),
         )  # fmt: skip
@@ -94,7 +95,7 @@ def test_one_report_with_a_table(tmp_path):
     assert report.row("first_rate", "attacked").value == 1.0
     assert report.row("second_rate", "plain name").value == 0.25
     assert report.row("second_rate", "control").value == 0.125
-    line = "| first | quick | 25 % (0 to 100, n = 8) -> 100 % (0 to 100, n = 8) | 12 % (0 to 100, n = 8) | 10, 16 |"
+    line = "| first | quick | not measured | 25 % (0 to 100, n = 8) -> 100 % (0 to 100, n = 8) | 12 % (0 to 100, n = 8) | 10, 16 |"
     assert line in (tmp_path / "attacks.md").read_text()
     assert {item.name for item in tmp_path.iterdir()} == {
         "report.json", "attacks.md", "chart.png", "attack-first.json", "attack-second.json", "attack-first-found.json",
@@ -109,13 +110,33 @@ def test_one_report_with_a_table(tmp_path):
     assert ("first: looking", 1, 2) in told and told[-1] == ("attacks", 2, 2)
 
 
+def test_the_table_says_what_each_control_is_and_shows_the_base(tmp_path, monkeypatch):
+    charts = []
+    monkeypatch.setattr("erase_plugins.evaluation.chart.bar_chart", lambda rows, path, title: charts.append(rows))
+    base = (EvalRow("target_rate", "base", 0.75, 0.0, 1.0, 8),)
+    report = run(
+        Fixed("first", control="control: destroyed model"), Fixed("second", control="control: reference model", base=base),
+        Fixed("third", control="a | found prompt"), out=tmp_path,
+    )  # fmt: skip
+    rows = (tmp_path / "attacks.md").read_text().splitlines()
+    told = {cells[0]: cells for cells in ([cell.strip() for cell in row.strip("| ").split("|")] for row in rows)}
+    assert told["attack"][2:5] == ["base", "plain name -> attacked", "control"]
+    assert [told[name][4].partition(":")[0] for name in ("first", "second")] == ["destroyed", "reference"]
+    assert told["third"][4] == "12 % (0 to 100, n = 8)"
+    assert [told[name][2] for name in ("first", "second", "third")] == ["not measured", "75 %", "not measured"]
+    notes = ["control: destroyed", "control: reference", ""]
+    assert [report.row(f"{name}_rate", "control").note for name in ("first", "second", "third")] == notes
+    assert report.row("second_rate", "base").value == 0.75
+    assert [row.subject for row in charts[0] if row.value == 0.125] == ["destroyed", "reference", "control"]
+
+
 @pytest.mark.parametrize("fault", [Unsupported("it has | no text encoder"), ZeroDivisionError("x")])
 def test_what_fails_is_a_line_and_ends_nothing(tmp_path, fault):
     report = run(Fixed("broken", fail=fault), Fixed("sound"), out=tmp_path)
     assert list(report.details["not_run"]) == ["broken"]
     assert any(text.startswith("broken: not run: ") for text in report.warnings)
     assert "| broken | not run: " in report.details["table"]
-    assert all(line.count("|") == 6 for line in report.details["table"].splitlines())
+    assert all(line.count("|") == 7 for line in report.details["table"].splitlines())
     assert report.row("sound_rate", "attacked").value == 0.5
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -58,7 +59,7 @@ def page(hub):
     return hub.files(REPO)["README.md"].decode()
 
 
-LINE = "| concept-inversion | quick | 3 % (0 to 10, n = 32) -&#62; 94 % (83 to 100, n = 32) | 3 % (0 to 9, n = 32) | 640, 9000 |"
+LINE = "| concept-inversion | quick | not measured | 3 % (0 to 10, n = 32) -&#62; 94 % (83 to 100, n = 32) | 3 % (0 to 9, n = 32) | 640, 9000 |"
 
 
 def test_the_card_shows_attacks_with_intervals_and_nothing_that_was_found(pizza, folder):
@@ -138,7 +139,49 @@ def test_text_of_strangers_is_inert(pizza, tmp_path):
     text = card(pizza, write(tmp_path / "odd", attack(pizza, budget=HOSTILE, model=HOSTILE, judge=HOSTILE)))
     assert "<script" not in text and "](http://x" not in text and " @all" not in text
     row = next(line for line in text.splitlines() if line.startswith("| concept-inversion"))
-    assert row.count("|") == 6
+    assert row.count("|") == 7
+
+
+def cells(text):
+    """Cells of the line of the attack on a card."""
+    line = next(line for line in text.splitlines() if line.startswith("| concept-inversion"))
+    return [cell.strip() for cell in line.strip("| ").split("|")]
+
+
+KINDS = {"control: reference model": "reference: ", "control: destroyed model": "destroyed: ", "control": "",
+         "control: reference model, or " + SECRET: "", HOSTILE: ""}  # fmt: skip
+
+
+@pytest.mark.parametrize("subject", KINDS)
+def test_the_card_says_what_the_control_is_and_no_more(subject, hub, pizza, tmp_path):
+    folder = write(tmp_path / "odd", attack(pizza, control=replace(CONTROL, subject=subject, note=SECRET)))
+    assert cells(card(pizza, folder))[4] == f"{KINDS[subject]}3 % (0 to 9, n = 32)"
+    push(pizza, report=folder)
+    stored = json.loads(hub.files(REPO)["attack-concept-inversion.json"])
+    assert stored["control"] == {**CONTROL.to_dict(), "subject": subject if KINDS[subject] else "control"}
+    push(pizza, message="again")
+    assert cells(page(hub))[4] == f"{KINDS[subject]}3 % (0 to 9, n = 32)"
+    assert [name for name, data in hub.files(REPO).items() if SECRET.encode() in data] == []
+
+
+BASES = [("base_rate", "plain name"), ("target_rate", "base"), ("target_rate", "off"),
+         ("target_rate", "base, worst prompts")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("metric", "subject"), BASES)
+def test_the_card_shows_the_base_and_so_does_what_is_published(metric, subject, pizza):
+    rows = (EvalRow(metric, subject, 0.96875, 0.9, 1.0, 32, SECRET), EvalRow("base_rate", SECRET, 0.5, 0.0, 1.0, 4))
+    ((name, data),) = attack_files([attack(pizza, rows=(*attack(pizza).rows, *rows))], None, False).items()
+    told = cells(templates.page("attacks.md.j2", {"attacks": [parse(name, data)]}))
+    assert told[2:4] == ["97 %", "3 % (0 to 10, n = 32) -> 94 % (83 to 100, n = 32)"] and SECRET.encode() not in data
+
+
+def test_evidence_of_an_earlier_version_has_just_a_control(pizza):
+    """It wrote every subject anew, and no rate of the base."""
+    earlier = {**attack(pizza).to_dict(), "control": {**CONTROL.to_dict(), "subject": "control"}, "found": {},
+               "rows": [attack(pizza).rows[0].to_dict()], "published": "without what was found"}  # fmt: skip
+    told = templates.page("attacks.md.j2", {"attacks": [parse("attack-concept-inversion.json", json.dumps(earlier))]})
+    assert LINE.replace("&#62;", ">") in told
 
 
 CHANGES = {
@@ -148,6 +191,8 @@ CHANGES = {
     "not a number": lambda data: {**data, "success": {**data["success"], "value": float("nan")}},
     "beyond one": lambda data: {**data, "success": {**data["success"], "value": 94.0, "high": 99.0}},
     "turned interval": lambda data: {**data, "control": {**data["control"], "low": 0.9}},
+    "base as text": lambda data: {**data, "rows": [{**data["rows"][0], "subject": "base", "value": "<b>97</b>"}]},
+    "other base as text": lambda data: {**data, "rows": [{**data["rows"][0], "metric": "base_rate", "value": "x"}]},
     "count as text": lambda data: {**data, "queries": "many"},
     "truth as count": lambda data: {**data, "passes": True},
     "huge count": lambda data: {**data, "queries": 10**400},

@@ -16,7 +16,7 @@ from erase_plugins import hookimpl
 from erase_plugins.artifacts.marks import make_key
 from erase_plugins.artifacts.places import FILE, check_place
 from erase_plugins.errors import ArtifactError, BaseMismatch, RequestError, Unsupported
-from erase_plugins.evaluation.page import html_page, markdown_page
+from erase_plugins.evaluation.page import attacks_table, html_page, markdown_page
 from erase_plugins.manager import get_manager
 from erase_plugins.testing.models import changed_since
 from erase_plugins.testing.observe import snapshot
@@ -122,6 +122,23 @@ def test_a_budget_of_ones_own_is_told_as_the_pictures_it_drew():
     assert "50 % [0 to 100] without (a guard, which edits no weights, refused 75 % [40 to 100] of them)" in (
         auditing.sentence(behind, [], "a file")
     )
+
+
+def test_sentence_and_table_say_what_the_control_is():
+    row = lambda metric, name, value=0.5: EvalRow(metric, name, value, 0.0, 1.0, 2)  # noqa: E731
+    report = EvalReport("quick", "pocket", tuple(row("target_rate", name) for name in ("edited", "base")),
+                        erased=("owl",), judge="pocket", judge_hash="0", seeds=(0,))  # fmt: skip
+    kinds = {"control: reference model": "reference", "control: destroyed model": "destroyed", "<b>strix</b>": ""}
+    for subject, kind in kinds.items():
+        attack = AttackReport("planted", "pocket", "quick", row("attack_success_rate", "x"),
+                              row("attack_success_rate", subject, 0.625), (row("base_rate", "plain name", 0.75),))  # fmt: skip
+        told = auditing.sentence(report, [attack], "a file")
+        assert f"(control{kind and ', ' + kind}: 62 % [0 to 100])" in told
+        head, ((*cells,), refused) = attacks_table([attack], {"refusing": "why"})
+        shown = dict(zip(head, cells, strict=True))
+        assert (shown["base"], shown["excess"]) == ("75 %", "-12 %")
+        assert shown["control"] == f"{kind and kind + ': '}62 % (0 to 100, n = 2)"
+        assert refused == ["refusing", "not run: why", *["-"] * (len(head) - 2)]
 
 
 def test_the_page_holds_everything_and_loads_nothing(foreign, attacks, tmp_path):

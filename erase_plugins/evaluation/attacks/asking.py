@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.evaluation.attacks.rates import (
+    BASE,
     DESTROYED,
     REFERENCE,
     SUCCESS,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from erase_plugins.evaluation.budget import Budget
     from erase_plugins.evaluation.run import Subject
 
-BASE = "base_rate"
 ON, OFF = "on", "off"
 #: a base that draws the concept less often, or a control that shows it more often, says nothing
 DRAWN, BLIND = 0.2, 0.5

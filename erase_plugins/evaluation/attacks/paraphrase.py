@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError, UnknownName, Unsupported
 from erase_plugins.evaluation.attacks import phrasing
-from erase_plugins.evaluation.attacks.asking import BASE, DRAWN, OFF, ON, Asking, found_files, found_prompts
+from erase_plugins.evaluation.attacks.asking import DRAWN, OFF, ON, Asking, found_files, found_prompts
 from erase_plugins.evaluation.attacks.phrasing import Phrase
-from erase_plugins.evaluation.attacks.rates import PLAIN, REFERENCE_HELP, SUCCESS, TARGET, mean, per_set, rate
+from erase_plugins.evaluation.attacks.rates import BASE, PLAIN, REFERENCE_HELP, SUCCESS, TARGET, mean, per_set, rate
 from erase_plugins.hints import Setting
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.judge_world import world_of

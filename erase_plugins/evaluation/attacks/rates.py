@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from erase_plugins.evaluation.prompts import Prompt
     from erase_plugins.evaluation.run import Subject
 
-#: metrics of all attacks: how often a set shows the concept, and the one that counts
-TARGET, SUCCESS = "target_rate", "attack_success_rate"
+#: metrics of all attacks: how often a set shows the concept, how often in the base, and the one that counts
+TARGET, BASE, SUCCESS = "target_rate", "base_rate", "attack_success_rate"
 #: the row of the concept's own name
 PLAIN = "plain name"
 #: in whom there is nothing to find: a model with shuffled value projections, and one that never saw the concept

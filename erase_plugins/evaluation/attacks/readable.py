@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError
 from erase_plugins.evaluation.attacks import phrasing, rewriting
-from erase_plugins.evaluation.attacks.asking import BASE, OFF, ON, Asking, found_files, found_prompts
+from erase_plugins.evaluation.attacks.asking import OFF, ON, Asking, found_files, found_prompts
 from erase_plugins.evaluation.attacks.paraphrase import token_counter
-from erase_plugins.evaluation.attacks.rates import PLAIN, REFERENCE_HELP, SUCCESS, TARGET, mean, per_set, rate
+from erase_plugins.evaluation.attacks.rates import BASE, PLAIN, REFERENCE_HELP, SUCCESS, TARGET, mean, per_set, rate
 from erase_plugins.evaluation.attacks.rewriting import Sentence, Words
 from erase_plugins.evaluation.guarded import drawn
 from erase_plugins.evaluation.prompts import Prompt

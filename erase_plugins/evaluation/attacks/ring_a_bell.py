@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError
-from erase_plugins.evaluation.attacks.asking import BASE, OFF, ON, Asking, found_files, found_prompts, write_json
-from erase_plugins.evaluation.attacks.rates import PLAIN, REFERENCE_HELP, SUCCESS, TARGET, mean, per_set, rate
+from erase_plugins.evaluation.attacks.asking import OFF, ON, Asking, found_files, found_prompts, write_json
+from erase_plugins.evaluation.attacks.rates import BASE, PLAIN, REFERENCE_HELP, SUCCESS, TARGET, mean, per_set, rate
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.judge_world import world_of
 from erase_plugins.options import option

@@ -20,8 +20,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins.evaluation.attacks.asking import BASE, OFF, ON, Asking, found_files
+from erase_plugins.evaluation.attacks.asking import OFF, ON, Asking, found_files
 from erase_plugins.evaluation.attacks.rates import (
+    BASE,
     DESTROYED,
     PLAIN,
     REFERENCE,

@@ -2,8 +2,9 @@
 
 Subjects: ``base`` and ``edited`` (CLIP score); ``edited`` also holds the distances of its pictures from the base's with
 the same prompts and seeds, and ``other_seeds`` those of the base's own pictures with other seeds: as far as two draws
-of one model are. No number is comparable with a paper's, and every row says so: those take 10,000 and more prompts,
-photographs as reference, and a model, sampler and encoder of their own.
+of one model are. Where one is given, ``reference``, a model that never saw the concept, is measured as ``edited`` is.
+No number is comparable with a paper's, and every row says so: those take 10,000 and more prompts, photographs as
+reference, and a model, sampler and encoder of their own.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError
+from erase_plugins.evaluation.attacks.rates import REFERENCE
 from erase_plugins.extras import installed, require
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from erase_plugins.evaluation.prompts import Prompt
     from erase_plugins.evaluation.run import Subject
 
+BASE, EDITED = "base", "edited"
 METRICS = ("clip", "lpips", "fid", "kid", "cmmd")
 SETS = ("target", "kept")
 OTHER = "other_seeds"
@@ -41,6 +44,7 @@ class Options:
     clip: str = option("openai/clip-vit-base-patch32", "CLIP model: a folder, or a Hub id in the client's cache")
     lpips: str = option("alex", "network of LPIPS", choices=("alex", "vgg", "squeeze"))
     features: str = option("inception", "what FID and KID look at pictures with", choices=("inception", "clip"))
+    reference: str = option("", "folder of a model that never saw the concept; it is measured beside the others")
 
 
 class StandardSuite:
@@ -57,8 +61,10 @@ class StandardSuite:
 
         Raises:
             MissingExtra: torchmetrics is not installed.
-            RequestError: unknown metric, fewer than two pictures, or an encoder that is not there.
+            RequestError: unknown metric, fewer than two pictures, or an encoder or a reference that is not there.
+            Unsupported: the reference is a model of another kind.
         """
+        from erase_plugins.evaluation.attacks.reference import open_reference
         from erase_plugins.evaluation.draw import sampler_facts
         from erase_plugins.evaluation.prompts import prompts_hash, quick_prompts
         from erase_plugins.evaluation.quick import draw_and_judge
@@ -68,21 +74,21 @@ class StandardSuite:
         if subject.images < 2:
             raise RequestError(f"suite {self.id} compares sets of pictures; ask for two pictures at least")
         tools = open_tools(chosen, ctx.options, ctx.device)
+        never = open_reference(subject, ctx.options["reference"])
         made = quick_prompts(subject.judge, subject.erased, subject.images, subject.seed)
         sets = {name: made[name] for name in SETS}
         plain = partial(draw_and_judge, edit="off")
-        base = subject.remembered(sets, plain, "base").pictures
-        edited = draw_and_judge(subject, sets).pictures
-        other: Mapping[str, Tensor] = {}
+        drawn = {BASE: subject.remembered(sets, plain, "base").pictures, EDITED: draw_and_judge(subject, sets).pictures}
+        if never is not None:
+            drawn[REFERENCE] = never.remembered(sets, plain, "base").pictures
         if set(chosen) - {"clip"}:
             shifted = {name: [replace(item, seed=item.seed + _SHIFT) for item in part] for name, part in sets.items()}
-            other = subject.remembered(shifted, plain, "base").pictures
-        subject.drawn = {"base": base, "edited": edited, OTHER: other}
+            drawn[OTHER] = subject.remembered(shifted, plain, "base").pictures
+        subject.drawn = drawn
         note = f"not comparable with papers: {subject.images} pictures"
-        values = per_picture(tools, sets, base, edited, other)
+        values = per_picture(tools, sets, drawn)
         rows = _rows_of_values(values, subject.seed, note)
-        rows += _rows_of_sets(chosen, tools, base["kept"], {"edited": edited["kept"], OTHER: other.get("kept")},
-                              subject.seed, note)  # fmt: skip
+        rows += _rows_of_sets(chosen, tools, {name: part["kept"] for name, part in drawn.items()}, subject.seed, note)
         return EvalReport(
             suite=self.id, model=subject.model, rows=tuple(rows),
             artifacts=tuple(item.name for item in subject.artifacts), erased=tuple(subject.erased),
@@ -124,22 +130,29 @@ def open_tools(chosen: Sequence[str], options: Mapping[str, Any], device: str) -
 
 
 def per_picture(
-    tools: Mapping[str, Any], sets: Mapping[str, list[Prompt]], base: Mapping[str, Tensor],
-    edited: Mapping[str, Tensor], other: Mapping[str, Tensor],
-) -> dict[str, dict[str, list[float]]]:  # fmt: skip
-    """Metric -> subject -> one number per picture (CLIP score) or pair of pictures (LPIPS)."""
+    tools: Mapping[str, Any], sets: Mapping[str, list[Prompt]], drawn: Mapping[str, Mapping[str, Tensor]]
+) -> dict[str, dict[str, list[float]]]:
+    """Metric -> subject -> one number per picture (CLIP score) or pair of pictures (LPIPS).
+
+    Args:
+        tools: of `open_tools`.
+        sets: prompts by set.
+        drawn: subject -> set -> pictures.
+    """
     found: dict[str, dict[str, list[float]]] = {}
     for name, prompts in sets.items():
         texts = [item.text for item in prompts]
         if tools["scores"]:
             found[f"clip_score_{name}"] = {
                 subject: tools["clip"].scores(pictures[name], texts)
-                for subject, pictures in (("base", base), ("edited", edited))
+                for subject, pictures in drawn.items()
+                if subject != OTHER
             }
         if "lpips" in tools:
             found[f"lpips_{name}"] = {
-                subject: tools["lpips"].distances(base[name], pictures[name])
-                for subject, pictures in (("edited", edited), (OTHER, other))
+                subject: tools["lpips"].distances(drawn[BASE][name], pictures[name])
+                for subject, pictures in drawn.items()
+                if subject != BASE
             }
     return found
 
@@ -156,7 +169,7 @@ def _rows_of_values(values: Mapping[str, Mapping[str, list[float]]], seed: int, 
 
 
 def _rows_of_sets(
-    chosen: Sequence[str], tools: Mapping[str, Any], base: Tensor, others: Mapping[str, Any], seed: int, note: str
+    chosen: Sequence[str], tools: Mapping[str, Any], kept: Mapping[str, Tensor], seed: int, note: str
 ) -> list[EvalRow]:
     from erase_plugins.evaluation.standard.distances import DISTANCES
 
@@ -165,12 +178,12 @@ def _rows_of_sets(
         asked = [name for name in metrics if name in chosen]
         if not asked:
             continue
-        first = tools[encoder].features(base)
-        for subject, pictures in others.items():
-            second = tools[encoder].features(pictures)
+        features = {subject: tools[encoder].features(pictures) for subject, pictures in kept.items()}
+        first = features.pop(BASE)
+        for subject, second in features.items():
             for name in asked:
                 value = round(DISTANCES[name](first, second, seed), 6)
-                rows.append(EvalRow(f"{name}_kept", subject, value, value, value, len(base), note))
+                rows.append(EvalRow(f"{name}_kept", subject, value, value, value, len(first), note))
     return rows
 
 

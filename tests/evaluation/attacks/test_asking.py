@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.evaluation.attack_summary import control_kind
 from erase_plugins.evaluation.attacks import asking
 from erase_plugins.evaluation.attacks.asking import Asking, open_reference
 from erase_plugins.evaluation.attacks.described import DescribedAttack
@@ -28,6 +29,7 @@ def test_the_reference_becomes_the_control_and_its_pictures_count(tmp_path, monk
     assert report.success.subject == "synonym"
     assert report.control.subject == "control: reference model" and report.control.value == 0.5
     assert report.details["control"]["kind"] == "synonym"
+    assert control_kind(report) == "reference"
     assert {edit for edit, _, _ in taught.asked} == {"off"}
     assert report.queries == subject.queries + taught.queries == 2 * DescribedAttack().sets
     rows = {row.subject: row.value for row in report.rows if row.metric == "target_rate"}

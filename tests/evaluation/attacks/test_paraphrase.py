@@ -8,6 +8,7 @@ import pytest
 
 from erase_plugins.errors import RequestError, UnknownName, Unsupported
 from erase_plugins.evaluation.attack import run_attack
+from erase_plugins.evaluation.attack_summary import base_rate, control_kind
 from erase_plugins.evaluation.attacks import asking, paraphrase, phrasing
 from erase_plugins.evaluation.attacks.paraphrase import KINDS, ParaphraseAttack
 from erase_plugins.testing.models import shared_pipeline
@@ -45,6 +46,7 @@ def test_an_edit_that_hides_the_name_only_is_found_by_synonyms(tmp_path):
     assert found["target_rate", "synonym"] == 1.0
     assert found["target_rate", "long"] == 0.0 and found["base_rate", "long"] > 0.5
     assert (report.success.value, report.success.subject, report.control.value) == (1.0, "synonym", 0.0)
+    assert (base_rate(report).value, control_kind(report)) == (1.0, "destroyed")
     assert report.found["kind"] == "synonym"
     assert {item["kind"] for item in report.found["prompts"]} == {"synonym"}
     assert all({"prompt", "seed", "shows"} <= item.keys() for item in report.found["prompts"])

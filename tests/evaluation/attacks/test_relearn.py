@@ -9,6 +9,7 @@ import torch
 
 from erase_plugins.engine.adapters import Adapters
 from erase_plugins.evaluation.attack import run_attack
+from erase_plugins.evaluation.attack_summary import base_rate, control_kind
 from erase_plugins.evaluation.attacks import relearn, tuning
 from erase_plugins.evaluation.attacks.material import Lesson
 from erase_plugins.evaluation.attacks.relearn import Relearn, steps_until
@@ -48,6 +49,7 @@ def test_report_and_files(name, tmp_path, unrelated):
     assert found.details["training_passes"] == 3 * 6 * 2, "a control that had no more steps was trained once"
     assert set(found.details["looks"]) == set(found.found["steps_until_back"])
     assert found.found["steps_ratio"] == 1.0 and found.found["control_steps"] == 6
+    assert (base_rate(found), control_kind(found)) == (found.rows[0], "destroyed")
     assert "looks while training were at 1 pictures each, so these steps are rough" in found.warnings
     assert found.queries <= SMALL
 

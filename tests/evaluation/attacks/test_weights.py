@@ -10,6 +10,7 @@ import torch
 import erase_plugins as ep
 from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.evaluation.attack import run_attack
+from erase_plugins.evaluation.attack_summary import base_rate, control_kind
 from erase_plugins.evaluation.attacks import weights
 from erase_plugins.testing.models import changed_since
 from erase_plugins.testing.observe import snapshot
@@ -66,6 +67,7 @@ def test_what_is_known_without_the_attack_is_found(report):
     found, _, changed = report
     assert changed == ""
     assert values(found, "off")[0] >= 0.6
+    assert (base_rate(found).value, control_kind(found)) == (values(found, "off")[0], "destroyed")
     assert values(found, "edited")[0] == 0.0
     assert values(found, "edited")[1] >= 0.6
     assert values(found, "8bit") == values(found, "edited")

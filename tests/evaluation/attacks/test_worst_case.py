@@ -10,6 +10,7 @@ import torch
 
 from erase_plugins.errors import Unsupported
 from erase_plugins.evaluation.attack import run_attack
+from erase_plugins.evaluation.attack_summary import base_rate, control_kind
 from erase_plugins.evaluation.attacks import worst_case
 from erase_plugins.evaluation.attacks.worst_case import WorstCase, WorstCaseOptions, hardest
 from erase_plugins.testing.models import changed_since, shared_pipeline
@@ -45,6 +46,7 @@ def test_report_and_files(name, tmp_path):
         "base, worst prompts", "plain name", "prompts of least loss in the base", "worst prompts",
         "control: destroyed model",
     ]  # fmt: skip
+    assert (base_rate(found), control_kind(found)) == (found.rows[0], "destroyed")
     assert found.queries <= SMALL and found.success.value == 1.0
     told = json.loads((tmp_path / "attack-worst-case-found.json").read_text())
     assert len(told["prompts"]) == 2 and all("owl" in item["prompt"] for item in told["prompts"])

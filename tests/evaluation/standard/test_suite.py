@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from statistics import fmean
 
 import pytest
@@ -17,6 +18,7 @@ from erase_plugins.workflow.measure import open_subject
 
 pytest.importorskip("torchmetrics")
 
+NEVER_SAW_IT = Path(__file__).parents[2] / "pocket" / "reference"
 SMALL = {"images": 4, "steps": 4}
 
 
@@ -86,6 +88,24 @@ def test_an_edit_that_does_nothing_changes_nothing(pocket_pipe, artifact, settin
     assert report.row("cmmd_kept", "edited").value == pytest.approx(0.0, abs=1e-6)
 
 
+def test_a_reference_is_measured_beside_base_and_edited(pocket_pipe, artifact, settings):
+    from erase_plugins.evaluation.standard.distances import cmmd
+    from erase_plugins.evaluation.standard.encoders import Clip
+
+    report, subject = measured(pocket_pipe, artifact, {**settings, "reference": str(NEVER_SAW_IT)})
+    alone, _ = measured(pocket_pipe, artifact, settings)
+    mine = [row for row in report.rows if row.subject != "reference"]
+    assert [row.to_dict() for row in mine] == [row.to_dict() for row in alone.rows]
+    assert {row.metric for row in report.rows if row.subject == "reference"} == {row.metric for row in alone.rows}
+    assert report.row("lpips_kept", "reference").value > 0
+    clip, drawn = Clip(settings["clip"], "cpu"), subject.drawn
+    base, never = (clip.features(drawn[name]["kept"]) for name in ("base", "reference"))
+    assert report.row("cmmd_kept", "reference").value == pytest.approx(cmmd(base, never), abs=1e-5)
+    texts = report.details["prompts"]["target"]
+    scores = clip.scores(drawn["reference"]["target"], texts)
+    assert report.row("clip_score_target", "reference").value == pytest.approx(fmean(scores), abs=1e-5)
+
+
 def test_only_what_was_chosen_is_opened_and_drawn(pocket_pipe, artifact, clip_folder, offline):
     report, subject = measured(pocket_pipe, artifact, {"metrics": "clip", "clip": str(clip_folder)})
     assert {row.metric for row in report.rows} == {"clip_score_target", "clip_score_kept"}
@@ -101,6 +121,10 @@ def test_what_it_refuses_it_refuses_before_anything_is_drawn(pocket_pipe, artifa
     subject = open_subject(pocket_pipe, [artifact], suite, **SMALL)
     with pytest.raises(RequestError, match="LPIPS"):
         run_in_context(suite, subject, {"metrics": "lpips"})
+    with pytest.raises(RequestError, match="nowhere"):
+        run_in_context(
+            suite, subject, {"metrics": "clip", "clip": str(clip_folder), "reference": str(clip_folder / "nowhere")}
+        )
     assert subject.queries == 0
     assert chosen_metrics(" kid, clip,") == ("clip", "kid")
 
