@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -53,6 +53,11 @@ class GraphSubject(Subject):
             if self.progress is not None:
                 self.progress(self._stage, min(start + _BATCH, len(prompts)), len(prompts))
         return torch.cat(pictures)
+
+    def of_another(self, pipe: Any, target: Any) -> Subject:
+        """A model beside the graph: its own pipeline draws it, with the same sampler and from the same noise."""
+        plain = Subject(**{item.name: getattr(self, item.name) for item in fields(Subject) if item.init})
+        return plain.of_another(pipe, target)
 
     @contextmanager
     def edited(self, strength: float | None = None) -> Iterator[None]:
@@ -129,7 +134,7 @@ def graph_subject(
 
 def run_attack(
     attack: str, budget: str, model: Any, clip: Any, vae: Any, artifact: Any, erased: Sequence[str], shown: int,
-    **settings: Any,
+    reference: str = "", **settings: Any,
 ) -> tuple[AttackReport, Tensor]:  # fmt: skip
     """A registered attack by prompts on the connected model.
 
@@ -138,20 +143,27 @@ def run_attack(
         budget: quick, standard or long.
         model, clip, vae, artifact, erased, settings: as for `run_suite`.
         shown: pictures at most that are drawn once more.
+        reference: folder of a model that never saw the concept, for the control; none if empty.
 
     Returns:
         The report, and pictures (n, 3, height, width) of prompts that brought the concept back, or of its plain name
         where none did.
 
     Raises:
-        Unsupported: no judge knows what the model draws, or it does not draw the concept itself.
+        RequestError: the attack takes no reference.
+        Unsupported: no judge knows what the model draws, or it does not draw the concept itself; the reference is of
+            another kind.
     """
+    from erase_plugins.evaluation.attack_suite import with_reference
     from erase_plugins.evaluation.prompts import quick_prompts
     from erase_plugins.manager import get_manager
 
     runner = get_manager().evaluator(attack, "attack")
+    options = with_reference(runner, reference)
+    if reference and not options:
+        raise RequestError(f"attack {attack} has no control on a reference model; leave 'reference' empty")
     subject = graph_subject(model, clip, vae, artifact, erased, **settings)
-    report = attacks.run_attack(runner, lambda: subject, budget, progress=subject.progress)
+    report = attacks.run_attack(runner, lambda: subject, budget, settings=options, progress=subject.progress)
     plain = quick_prompts(subject.judge, subject.erased, shown, subject.seed)["target"]
     again = [(item["prompt"], item["seed"]) for item in report.found.get("prompts", [])][:shown]
     texts, seeds = zip(*(again or [(item.text, item.seed) for item in plain]), strict=True)

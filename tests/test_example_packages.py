@@ -19,13 +19,15 @@ PACKAGES = {
     "assoc_memory_plugin": ("erase-plugins-assoc-memory", "assoc-memory", '"id": "anti-hebbian"', ("list", "methods")),
     "digits_family": ("erase-plugins-digits", "digits", '"id": "forget-digit"', ("list", "methods")),
     "fbqc_plugin": ("erase-plugins-fbqc", "fbqc", '"id": "fbqc"', ("list", "suites")),
+    "nudenet_judge": ("erase-plugins-nudenet", "nudenet", '"id": "nudenet"', ("list", "judges")),
     "pixart_family": ("erase-plugins-pixart", "pixart", '"id": "pixart"', ("list", "families")),
 }
 #: what outside packages may import; docs/plugins.md has the same list
 PUBLIC = {
     "erase_plugins", "erase_plugins.cli.command", "erase_plugins.cli.console", "erase_plugins.cli.main",
     "erase_plugins.errors", "erase_plugins.hints", "erase_plugins.families.base", "erase_plugins.options", "erase_plugins.protocols", "erase_plugins.testing",
-    "erase_plugins.testing.contract", "erase_plugins.testing.measuring", "erase_plugins.types",
+    "erase_plugins.testing.contract", "erase_plugins.testing.judges", "erase_plugins.testing.measuring",
+    "erase_plugins.types",
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ..concepts import read_concepts, read_lines
@@ -14,7 +15,7 @@ _SHOWN = 8
 
 def attack(
     model: Any, clip: Any, vae: Any, edit: Any, attack: str, budget: str, erase: str, strength: float, steps: int,
-    guidance: float, seed: int,
+    guidance: float, seed: int, reference: str = "",
 ) -> Result:  # fmt: skip
     """Tries to bring back what an edit erased, with prompts alone.
 
@@ -25,12 +26,14 @@ def attack(
         erase: concepts to look for, one a line; those of the edit if empty.
         strength: of the edit.
         steps, guidance, seed: of the sampler.
+        reference: folder of a model that never saw the concept; empty for none.
 
     Returns:
         The pictures that came back (n, height, width, 3), or what the plain name brings if none did; the prompt of the
         first one, empty if none; a report.
 
     Raises:
+        RequestError: no model in the folder, or the attack takes no reference.
         Unsupported: no judge knows what the model draws, or it does not draw the concept itself.
     """
     from .. import host
@@ -40,7 +43,7 @@ def attack(
     with host.computing():
         report, pictures = run_attack(
             attack, budget, model, clip, vae, edit, names, _SHOWN, images=_SHOWN, steps=steps, guidance=guidance,
-            seed=seed, strength=strength, progress=host.stages(),
+            seed=seed, strength=strength, reference=_place(reference), progress=host.stages(),
         )  # fmt: skip
     found = report.found.get("prompts", [])
     others = [name for name in names if name.casefold() not in {text.casefold() for text in edit.manifest.erased}]
@@ -67,6 +70,23 @@ def _text(report: Any, found: int) -> str:
         f"{report.queries} pictures, {report.passes} passes; {came}",
     ]
     return "\n".join([*lines, *(f"note: {text}" for text in report.warnings)])
+
+
+def _place(text: str) -> str:
+    """The folder of a reference model that somebody wrote; empty for none.
+
+    Raises:
+        RequestError: not there. Another name would be looked for on the Hub.
+    """
+    from erase_plugins.errors import RequestError
+
+    place = text.strip()
+    if place and not Path(place).expanduser().is_dir():
+        name = Path(place).name
+        raise RequestError(
+            f"reference: no folder '{name}' on the machine that runs ComfyUI; give its whole path, or nothing"
+        )
+    return place
 
 
 def _attacks() -> list[str]:
@@ -109,6 +129,9 @@ SPECS = (
                   options={"default": 4.0, "min": 1.0, "max": 30.0, "step": 0.5}),
             Input("seed", "INT", "Of prompts, noise and resampling.",
                   options={"default": 0, "min": 0, "max": 2**31 - 1}),
+            Input("reference", "STRING", "Folder, in diffusers' form, of a model of the same kind that never saw the "
+                  "concept. What the attack finds there was never hidden: it becomes the control. Empty: none.",
+                  required=False, options={"default": ""}),
         ),
         outputs=(
             Output("pictures", "IMAGE", "What came back; what the plain name brings if nothing did."),

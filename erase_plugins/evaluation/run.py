@@ -6,7 +6,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -74,6 +74,10 @@ class Subject:
     def modality(self) -> str:
         """What `generate` returns: "image", "logits" or "text"."""
         return modality_of(self.target.info)
+
+    def of_another(self, pipe: Any, target: Any) -> Subject:
+        """Another model, measured like this one: same judge, seed and sampler, nothing applied."""
+        return replace(self, pipe=pipe, target=target, model=target.info.model, artifacts=[], queries=0)
 
     def generate(self, inputs: Any, seeds: Sequence[int] = (), *, edit: str = ON, strength: float | None = None) -> Any:
         """What the model makes of ``inputs``.

@@ -16,7 +16,7 @@ from erase_plugins.artifacts.names import CONTEXT_HOOK, PROMPTS, base_parameters
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.capabilities import DENOISER, TEXT
 from erase_plugins.families.hosted import HostedModel
-from erase_plugins.families.hosts import encoding_of, offload_groups
+from erase_plugins.families.hosts import check_parts, encoding_of, offload_groups
 from erase_plugins.families.naming import MOTION, whole_words
 from erase_plugins.families.target import Conditioning, Target, TargetInfo, Tokens
 
@@ -80,6 +80,7 @@ class DiffusersTarget(HostedModel, Target):
         return rows if hook is None else hook.mapped(rows)
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
+        self._check_reads()
         missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._cache]
         if any(prompt and not prompt.strip() for prompt in missing):
             missing = self._without_blanks(missing)
@@ -173,6 +174,7 @@ class DiffusersTarget(HostedModel, Target):
         return Conditioning(torch.cat(embeds), tokens.last, None, tokens.prompts)
 
     def tokens(self, prompts: Sequence[str]) -> Tokens:
+        self._check_reads()
         found = {}
         for component in self._encoders():
             tokenizer = self._tokenizer(component)
@@ -185,6 +187,7 @@ class DiffusersTarget(HostedModel, Target):
         return Tokens(found, last, tuple(prompts))
 
     def pieces(self, prompt: str) -> tuple[str | None, ...]:
+        self._check_reads()
         encoders = self._encoders()
         if not encoders:
             return super().pieces(prompt)
@@ -214,6 +217,17 @@ class DiffusersTarget(HostedModel, Target):
         weight: Tensor = self._table(component).weight  # type: ignore[assignment]
         return weight.detach()
 
+    def check_complete(self) -> None:
+        self._check_reads()
+        check_parts(self.pipe, self.info.model, ("scheduler", "vae"))
+
+    def _check_reads(self) -> None:
+        """Refuses a pipeline that was loaded without a text encoder or tokenizer that its prompts are read with."""
+        names = self.info.components(TEXT) if TEXT in self.info.roles else ()
+        needed = [name for name in names if name not in self.family.spare_encoders(self.info)]
+        tokenizers = [name.replace("text_encoder", "tokenizer") for name in (*needed, *self._encoders())]
+        check_parts(self.pipe, self.info.model, dict.fromkeys((*needed, *tokenizers)))
+
     def _encoders(self) -> list[str]:
         names = self.info.components(TEXT) if TEXT in self.info.roles else ()
         return [name for name in names if getattr(self.pipe, name, None) is not None]
@@ -232,6 +246,7 @@ class DiffusersTarget(HostedModel, Target):
 
     @torch.no_grad()
     def latents(self, pictures: Tensor, generator: torch.Generator) -> Tensor:
+        check_parts(self.pipe, self.info.model, ("vae",))
         vae = self.pipe.vae
         mean, std = encoded(vae, pictures, 1)  # one by one: at full resolution each takes gigabytes
         drawn = mean + std * torch.randn(mean.shape, generator=generator).to(mean)
@@ -298,10 +313,12 @@ class DiffusersTarget(HostedModel, Target):
     def scheduler(self, steps: int, kind: str = "ddim") -> Any:
         from erase_plugins.families.schedulers import make_scheduler
 
+        check_parts(self.pipe, self.info.model, ("scheduler",))
         own = self.pipe.scheduler
         return make_scheduler(own.config, kind, steps, self.device, type(own))
 
     def vocabulary(self) -> tuple[str, ...]:
+        self._check_reads()
         return whole_words(self._tokenizer(self._encoders()[0]).get_vocab())
 
     def _fingerprint(self, component: str) -> Fingerprint:
@@ -356,6 +373,8 @@ def scaled(vae: Any, latents: Tensor) -> Tensor:
 
 def _added_rows(tokenizer: Any, encoder: nn.Module) -> int:
     """How many rows at the end of a text encoder's token table belong to added tokens (textual inversion)."""
+    if tokenizer is None:
+        return 0
     rows = int(encoder.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
     added = sum(index >= tokenizer.vocab_size for index in tokenizer.get_added_vocab().values())
     return int(added) if rows == tokenizer.vocab_size + added else 0

@@ -14,6 +14,7 @@ from erase_plugins.families.capabilities import DENOISER
 from erase_plugins.families.conditioning import Part
 from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.families.flow_rows import flow_rows
+from erase_plugins.families.hosts import check_parts
 from erase_plugins.families.mapped import ONLY_READ
 from erase_plugins.families.target import Conditioning, Tokens
 from erase_plugins.hints import Hint
@@ -43,6 +44,7 @@ class FlowTarget(DiffusersTarget):
 
     def rows(self, prompts: Sequence[str]) -> Conditioning:
         """The pooled row, then the token rows of every length of padding; columns as in `families.flow`."""
+        self._check_reads()
         clip = self.info.tokens if self._traits.clip_rows else 0
         encoded = [self._encoded(prompts, length) for length in self._lengths()]
         last = self.tokens(prompts).last if clip else ()
@@ -92,6 +94,7 @@ class FlowTarget(DiffusersTarget):
         self._keep(prompts, embeds, last, pooled)
 
     def tokens(self, prompts: Sequence[str]) -> Tokens:
+        self._check_reads()
         found = {}
         for component in self._encoders():
             tokenizer, t5 = self._tokenizer(component), component == self._traits.encoders[-1]
@@ -139,6 +142,7 @@ class FlowTarget(DiffusersTarget):
     def scheduler(self, steps: int, kind: str = "ddim") -> Any:
         from erase_plugins.families.flow_schedule import make_flow_sampler
 
+        check_parts(self.pipe, self.info.model, ("scheduler",))
         _, height, width = self.info.latent_shape
         size = (height // 2) * (width // 2)
         return make_flow_sampler(self.pipe.scheduler.config, kind, steps, self.device, self._traits.even_sigmas, size)

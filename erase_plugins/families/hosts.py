@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -21,6 +21,29 @@ def part_of(host: Any, component: str) -> Any:
 def parts_of(host: Any) -> dict[str, Any]:
     """All parts of a host by name."""
     return {MODEL: host} if isinstance(host, nn.Module) else dict(getattr(host, "components", {}))
+
+
+def check_parts(host: Any, name: str, names: Iterable[str]) -> None:
+    """Refuses a pipeline that has a place for a part that is needed now, and nothing in it.
+
+    Args:
+        host: the pipeline.
+        name: how messages call the model.
+        names: of the parts.
+
+    Raises:
+        Unsupported: says which are missing, and what to do.
+    """
+    if lost := [part for part in names if getattr(host, part, host) is None]:
+        raise without_parts(name, lost)
+
+
+def without_parts(name: str, lost: Sequence[str]) -> Unsupported:
+    """The error for a model ``name`` whose parts ``lost`` are None."""
+    return Unsupported(
+        f"'{name}' has no {' and no '.join(lost)} (None in its place); load or save the pipeline with "
+        f"{'it' if len(lost) == 1 else 'them'}, then try again"
+    )
 
 
 def encoding_of(pipe: Any) -> Any:

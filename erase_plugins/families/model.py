@@ -169,6 +169,13 @@ class Model(ABC):
             Unsupported: quantised, or not loaded.
         """
 
+    def check_complete(self) -> None:  # noqa: B027  # most hosts are
+        """Refuses a host that was loaded without a part that it answers with.
+
+        Raises:
+            Unsupported: says which part.
+        """
+
     @abstractmethod
     def module(self, ref: ModuleRef) -> nn.Module:
         """The live module (training methods attach their deltas here)."""
@@ -326,6 +333,10 @@ class FamilyTraits(ABC):
     def columns(self, info: ModelSpec, ref: ModuleRef) -> slice:
         """Which columns of a text row a reader takes; all, unless rows of several readers lie side by side."""
         return slice(None)
+
+    def spare_encoders(self, info: ModelSpec) -> tuple[str, ...]:
+        """Text encoders that this model may be without and still reads prompts."""
+        return ()
 
     def padding(self, info: ModelSpec) -> tuple[int, ...]:
         """Lengths to which prompts are padded for an encoder without a mask, whose rows `TextEncoder.rows` lists."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from erase_plugins.families.conditioning import Conditioning
+    from erase_plugins.families.model import ModelSpec
 
 
 class StableDiffusion3(FlowFamily):
@@ -46,6 +47,10 @@ class StableDiffusion3(FlowFamily):
             prompts, None, None, device=device, do_classifier_free_guidance=False, max_sequence_length=length
         )
         return found[0], found[2]
+
+    def spare_encoders(self, info: ModelSpec) -> tuple[str, ...]:
+        """T5, for which pipelines put zeros."""
+        return self.encoders[-1:]
 
     def encode_ids(self, pipe: Any, ids: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
         """As the pipeline encodes prompts where T5 is missing, with gradients."""

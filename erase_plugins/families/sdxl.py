@@ -47,6 +47,11 @@ class StableDiffusionXL(UNetFamily):
         found = [getattr(pipe, name)(ids[name], output_hidden_states=True) for name in sorted(ids)]
         return torch.cat([item.hidden_states[-2] for item in found], dim=-1), found[-1][0]
 
+    def spare_encoders(self, info: ModelSpec) -> tuple[str, ...]:
+        """The first one of a refiner, whose denoiser reads rows of the second alone."""
+        second = info.configs.get("text_encoder_2", {}).get("hidden_size")
+        return ("text_encoder",) if info.configs["unet"].get("cross_attention_dim") == second else ()
+
     def text_layers(self, info: ModelSpec, component: str) -> int:
         return super().text_layers(info, component) - 1  # the context is the penultimate state
 

@@ -204,7 +204,7 @@ def _hub_source(model: str, revision: str | None) -> Source:
                 raise
             configs = {MODEL: fetch(_CONFIG), "pipeline": {}}
         for component in _COMPONENTS:
-            if component in configs["pipeline"]:
+            if any(configs["pipeline"].get(component) or ()):  # a part that is left out is listed as [null, null]
                 name = "scheduler_config.json" if component == "scheduler" else _CONFIG
                 configs[component] = fetch(f"{component}/{name}")
     except LocalEntryNotFoundError as error:

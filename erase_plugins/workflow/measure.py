@@ -216,6 +216,7 @@ def open_subject(
         raise RequestError(f"images={images}; at least one picture per set is needed")
     target = as_target(model, **load)
     check_fits(runner, target.info)
+    target.check_complete()
     chosen = pick_judge(target, judge, names) if asks else None
     return Subject(
         target.host, target, target.info.model, loaded, chosen, names, strength, images, seed, steps, guidance,

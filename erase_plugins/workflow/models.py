@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from erase_plugins.workflow.found import FoundModel
 if TYPE_CHECKING:
     from erase_plugins.families.model import Model
 
+#: what a pipeline's index has in the place of a part that is not there
+_NOTHING = (None, [None, None])
 #: the package of the built-in families
 OURS = "erase-plugins"
 
@@ -43,6 +46,10 @@ def find_family(source: Source, wanted: str | None = None) -> Any:
         kind = _kind(source)
         if lost := _without_configuration(source):
             raise RequestError(f"'{source.name}' is {kind}, but has no {lost}; fetch the model again")
+        if empty := _without_encoders(source, [entry.item for entry in manager.families()]):
+            from erase_plugins.families.hosts import without_parts
+
+            raise without_parts(source.name, empty)
         raise Unsupported(f"'{source.name}' is {kind}; no registered family fits (registered: {known})")
     return found[0]
 
@@ -55,6 +62,14 @@ def _without_configuration(source: Source) -> str:
         name for name in weighty if name not in source.configs and isinstance(listed[name], list) and any(listed[name])
     )
     return next((f"{name}/config.json" for name in absent), "")
+
+
+def _without_encoders(source: Source, families: Sequence[Any]) -> list[str]:
+    """Text encoders that a pipeline has a place for and was loaded or saved without, if a family fits one with them."""
+    listed = source.configs.get("pipeline", {})
+    empty = [name for name, part in listed.items() if name.startswith("text_encoder") and part in _NOTHING]
+    filled = {**source.configs, **{name: {} for name in empty}}
+    return empty if empty and any(family.detect(filled) for family in families) else []
 
 
 def _kind(source: Source) -> str:
@@ -142,8 +157,10 @@ def target_of(host: Any, name: str | None = None) -> Any:
     Raises:
         Unsupported: no registered family recognises it.
     """
-    from erase_plugins.families.hosts import host_configs, host_name
+    from erase_plugins.families.hosts import host_configs, host_name, parts_of
 
-    family = find_family(Source(host_name(host, name), None, None, host_configs(host)))
+    empty = {part: None for part, found in parts_of(host).items() if found is None}
+    index = {"pipeline": {"_class_name": type(host).__name__, **empty}} if empty else {}
+    family = find_family(Source(host_name(host, name), None, None, {**host_configs(host), **index}))
     found: Model = family.wrap(host, name)
     return found

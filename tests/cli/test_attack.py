@@ -10,6 +10,7 @@ import pytest
 import erase_plugins as ep
 from erase_plugins import hookimpl
 from erase_plugins.manager import get_manager
+from erase_plugins.testing.models import fresh_pipeline
 from erase_plugins.types import Attachment, AttackReport, EvalRow
 
 
@@ -159,6 +160,26 @@ def test_bad_requests_are_one_line_and_leave_nothing(erase, loaded, pizza_folder
     assert ran.code in (2, 3)
     assert told in ran.err and ran.err.strip().count("\n") == 0
     assert not (tmp_path / "a").exists()
+
+
+def test_a_model_without_its_text_encoder_is_named_before_anything_is_written(erase, pizza_folder, tmp_path):
+    """As diffusers saves a pipeline that was loaded with ``text_encoder=None``."""
+    pipe = fresh_pipeline("tiny_sd1")
+    pipe.text_encoder = None
+    pipe.save_pretrained(tmp_path / "model")
+    before = sorted(tmp_path.rglob("*"))
+    model = ("--model", tmp_path / "model", "--out", tmp_path / "out")
+    for words in (
+        ("attack", pizza_folder, "--judge", "pocket", *model), ("evaluate", pizza_folder, "--judge", "pocket", *model),
+        ("run", "uce", "--erase", "pizza", *model), ("run", "esd", "--erase", "pizza", "--dry-run", *model),
+    ):  # fmt: skip
+        ran = erase(*words)
+        assert ran.code == 3
+        told = (
+            "error: 'model' has no text_encoder (None in its place); load or save the pipeline with it, then try again"
+        )
+        assert ran.err.strip().splitlines()[-1] == told
+        assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_attacks_are_listed_and_explained(erase, tiny):

@@ -16,6 +16,8 @@ from parity import Case, far
 NUMBERS: dict[str, Any] = {}
 WORK: list[Path] = []
 STYLE = "style.safetensors"
+#: a pocket that never saw a pizza
+REFERENCE = Path(__file__).parent.parent / "pocket" / "reference"
 
 
 def run(nodes: dict[str, Any], node: str, /, **values: Any) -> tuple[Any, ...]:
@@ -271,6 +273,15 @@ def reporting(case: Case, nodes: dict[str, Any], vae: Any) -> None:
             NUMBERS[f"report_{name}"] = str(error)
 
 
+class Bare:
+    """An attack that only asks and has no options."""
+
+    id, title, needs, budgets, only_asks = "bare", "Bare", frozenset(), {"quick": 5, "standard": 6, "long": 7}, True
+
+    def run(self, subject: Any, budget: Any) -> Any:
+        raise AssertionError("it was refused before")
+
+
 def attacking(case: Case, nodes: dict[str, Any], vae: Any) -> None:
     """An attack by prompts on what ComfyUI draws; two pictures per set."""
     edit = run(nodes, "EraseUCE", model=case.model, clip=case.clip, erase="pizza", strength=1.0, kind="object")[1]
@@ -283,6 +294,21 @@ def attacking(case: Case, nodes: dict[str, Any], vae: Any) -> None:
         run(nodes, "EraseAttack", budget="38", strength=1.0, **{**settings, "erase": "zeppelin"})
     except Exception as error:
         NUMBERS["attack_unknown"] = str(error)
+    from erase_plugins import hookimpl
+    from erase_plugins.manager import get_manager
+
+    settings |= {"budget": "38", "strength": 1.0}
+    NUMBERS["attack_reference"] = run(nodes, "EraseAttack", **settings, reference=f" {REFERENCE} ")[2]
+    bare = type("Planted", (), {"erase_attacks": hookimpl(lambda self: [Bare()], specname="erase_attacks")})()
+    for name, values in {
+        "nowhere": {"reference": "some/folder"}, "empty": {"reference": str(WORK[0])},
+        "not_taken": {"reference": str(REFERENCE), "attack": "bare"},
+    }.items():  # fmt: skip
+        try:
+            with get_manager().temporary(bare, "bare"):
+                run(nodes, "EraseAttack", **{**settings, **values})
+        except Exception as error:
+            NUMBERS[f"attack_{name}"] = str(error)
 
 
 def main(comfy_dir: str, work: Path) -> None:

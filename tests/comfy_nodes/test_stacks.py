@@ -163,6 +163,16 @@ def test_an_attack_runs_in_the_graph(numbers):
     assert "named 'zeppelin'" in numbers["attack_unknown"]
 
 
+def test_a_reference_model_is_the_control_of_an_attack(numbers):
+    """The graph's own model draws pizzas by these words without the edit; the reference, by its own pipeline, none."""
+    lines = numbers["attack_reference"].splitlines()
+    assert "control: reference model: 0 %" in "\n".join(lines)
+    assert not [line for line in lines if line.startswith("note: no reference")]
+    assert "reference: no folder 'folder' on the machine that runs ComfyUI" in numbers["attack_nowhere"]
+    assert "has no model_index.json" in numbers["attack_empty"]
+    assert "attack bare has no control on a reference model; leave 'reference' empty" in numbers["attack_not_taken"]
+
+
 def test_given_pictures_are_measured(numbers):
     assert numbers["given"]["mean_change edited"] == pytest.approx(numbers["given_wanted"], abs=1e-5)
     assert set(numbers["given"]) == {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,4 +47,4 @@ def open_reference(subject: Subject, path: str) -> Subject | None:
         )
     if not subject.judge.accepts(other):
         raise Unsupported(f"judge '{subject.judge.id}' does not know what reference '{source.name}' draws")
-    return dataclasses.replace(subject, pipe=pipe, target=target, model=source.name, artifacts=[], queries=0)
+    return subject.of_another(pipe, target)
