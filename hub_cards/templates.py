@@ -15,10 +15,9 @@ from erase_plugins.workflow import provenance, usage
 _PAGES = Pages(Path(__file__).parent / "pages", {
     "number": wording.number, "percent": wording.percent,
     "cell": lambda row: Inert(wording.cell(row)), "share": lambda row: Inert(wording.counted(row)),
-    "plain": wording.unpromising, "before_attack": plain_name, "option": as_setting,
-    "base_share": lambda item: Inert(base_share(item)), "control_share": lambda item: Inert(control_share(item)),
+    "plain": wording.unpromising, "before_attack": plain_name, "base_share": base_share, "option": as_setting,
     "again": provenance.again, "data": provenance.data_of, "short": provenance.short, "stated": provenance.stated,
-    "paper": provenance.paper_link, "citations": provenance.citations,
-    "address": lambda path: Inert(address(path)), "hub_id": usage.hub_id,
+    "paper": provenance.paper_link, "citations": provenance.citations, "hub_id": usage.hub_id,
+    "address": lambda path: Inert(address(path)), "control_share": lambda item: Inert(control_share(item)),
 })  # fmt: skip
 page, document = _PAGES.page, _PAGES.document
