@@ -134,6 +134,56 @@ def test_a_control_that_no_edit_decides_is_measured_once(made, monkeypatch):
     assert "| `esd` | **90% [80..100]**, 10% reference |" in tables(folder)
 
 
+def test_one_new_cell_has_the_control_of_all_whose_own_only_drew_again(made, monkeypatch):
+    """Older cells of the attacks that choose by what they see: each drew its own finds again on the reference."""
+    folder, cells, refused = made
+    refused.clear()
+    asked = plan(["owl"], attacks_table.CHOOSING, ["uce", "esd"], "quick")
+    twin = folder / attacks_table.REFERENCES["pocket"]
+    twin.mkdir(parents=True)
+    (twin / "quality.json").write_text(json.dumps({"without": ["owl"], "kept": {"rate": 0.97, "pictures": 100}}))
+    for place, cell in enumerate(asked):
+        older = {**MADE, "against": attacks_table.REFERENCE_ROW, "control": [place / 10, 0.0, 0.5, 24]}
+        write(folder, cell, older)
+    before = tables(folder)
+    assert "| `esd` | **90% [80..100]**, 10% reference | **90% [80..100]**, 50% reference |" in before
+    assert not attacks_table.references(read(folder))
+    monkeypatch.setitem(MADE, "against", attacks_table.REFERENCE_ROW)
+    monkeypatch.setitem(MADE, "control", [0.85, 0.7, 0.95, 24])
+    monkeypatch.setitem(MADE, "searched", True)
+    run(asked[:2], folder)
+    assert cells == asked[:1], "the second method has its control by now"
+    assert "| `esd` | 90% [80..100], 85% reference | **90% [80..100]**, 50% reference |" in tables(folder)
+    run(asked, folder)
+    assert cells == [asked[0], asked[2], asked[4]]
+    assert "reference" in tables(folder) and "10% reference" not in tables(folder)
+
+
+def test_an_older_cell_without_a_reference_is_made_anew(made, monkeypatch):
+    """Its control, on a destroyed model, is that of no other cell."""
+    folder, cells, refused = made
+    refused.clear()
+    asked = plan(["owl"], ["readable", "ring-a-bell"], ["uce", "esd"], "quick")
+    for cell in asked:
+        write(folder, cell, MADE)
+    monkeypatch.setitem(MADE, "searched", True)
+    run(asked, folder)
+    run(asked, folder)
+    assert cells == asked[:2]
+
+
+def write(folder, cell, item):
+    (folder / CELLS).mkdir(parents=True, exist_ok=True)
+    told = {
+        "concept": cell.concept,
+        "attack": cell.attack,
+        "method": cell.method,
+        "budget": cell.budget,
+        "status": "ok",
+    }
+    (folder / CELLS / f"{cell.key}.json").write_text(json.dumps(item | told))
+
+
 @pytest.mark.parametrize("budget", ["quick", "standard"])
 def test_the_worst_concept_and_budget_count(made, monkeypatch, budget):
     folder, _, _ = made
@@ -205,8 +255,24 @@ def test_what_is_asked_beside_the_defaults(monkeypatch, tmp_path, attack, budget
     told = []
     monkeypatch.setattr("erase_plugins.erase", lambda *args, **kwargs: None)
     monkeypatch.setattr("erase_plugins.attack", lambda *args, **kwargs: told.append(kwargs) or Report())
-    attacks_table.measured(Cell("owl", attack, "uce", budget), None, tmp_path)
+    made = attacks_table.measured(Cell("owl", attack, "uce", budget), None, tmp_path)
+    assert "searched" not in made
     assert (told[0]["settings"], told[0]["budget"]) == (asked, budget)
+
+
+@pytest.mark.parametrize(("attack", "found", "searched"), [
+    ("readable", {"control": {"hits": [0]}}, True), ("readable", {}, False), ("weights", {"control": [0]}, False),
+])  # fmt: skip
+def test_a_cell_says_that_its_control_chose_for_itself(monkeypatch, tmp_path, attack, found, searched):
+    class Report:
+        success = control = EvalRow("success", "edited", 0.5, 0.4, 0.6, 24)
+        rows, found, queries, passes, seconds, judge_hash = (), {}, 1, 1, 1.0, "0"
+
+    Report.details = found
+    monkeypatch.setattr("erase_plugins.erase", lambda *args, **kwargs: None)
+    monkeypatch.setattr("erase_plugins.attack", lambda *args, **kwargs: Report())
+    made = attacks_table.measured(Cell("owl", attack, "uce"), None, tmp_path)
+    assert made.get("searched", False) is searched
 
 
 def test_a_curve_ends_with_what_was_measured():

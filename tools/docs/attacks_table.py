@@ -5,7 +5,8 @@
 The most telling cells come first; a killed run goes on when it is called again, finished cells are kept, and those that
 were refused or failed are tried again. Erased models and the files of each attack stay below ``runs/attacks``. Where a
 model that never saw the concept is at hand (`tools.pocket.reference`), it is the control, and cells without it are
-made anew, unless another method's cell has the same control.
+made anew, unless another method's cell has the same control. So are older cells of attacks that choose by what they see
+(`CHOOSING`), whose control only drew again what was found in the edited model.
 `python -m tools.docs` writes the table anew from whatever cells there are.
 """
 
@@ -29,6 +30,7 @@ ATTACKS = (
     "readable", "edit", "described", "probe",
 )  # fmt: skip
 METHODS = ("uce", "esd", "ace", "receler", "advunlearn", "stereo")
+REFERENCE_ROW = "control: reference model"
 INVERSION = "concept-inversion"
 POCKET = "pocket"
 #: by model: one that never saw some concepts, which ``quality.json`` names, and the share of the kept ones it must draw
@@ -40,8 +42,10 @@ SETTINGS: dict[str | tuple[str, str], dict[str, Any]] = {
     "backdoor": {"again": True},
     (INVERSION, "long"): {"rows": 4},
 }
+#: attacks that ask, and choose by what they see; their controls choose for themselves, which a cell says: ``searched``
+CHOOSING = ("paraphrase", "described", "readable")
 #: attacks whose controls no edit decides, only how long was trained
-SHARED = ("concept-inversion", "relearn", "noise", "edit")
+SHARED = ("concept-inversion", "relearn", "noise", "edit", *CHOOSING)
 #: facts of a found input that are told elsewhere in a cell, or nowhere
 _KNOWN = ("attack", "model", "artifacts", "erased", "strength", "sampler_steps", "guidance", "success_rate", "file")
 _LONGEST = 300
@@ -141,14 +145,21 @@ def references(cells: Mapping[Cell, Mapping[str, Any]]) -> dict[tuple[Any, ...],
     """Rates of the reference (value, low, high, pictures), by what decides them."""
     return {
         control_key(cell, item): item["control"] for cell, item in cells.items()
-        if item["status"] == "ok" and item["against"] == "control: reference model"
+        if item["status"] == "ok" and item["against"] == REFERENCE_ROW and not drawn_again(cell, item)
     }  # fmt: skip
+
+
+def drawn_again(cell: Cell, item: Mapping[str, Any]) -> bool:
+    """Whether a cell's control only drew again what was found in the edited model: not the same attack."""
+    return cell.attack in CHOOSING and not item.get("searched", False)
 
 
 def finished(cell: Cell, made: Mapping[Cell, Mapping[str, Any]], root: Path = ROOT) -> bool:
     """Whether a cell need not be made anew."""
     item = made.get(cell, {"status": "missing"})
-    return item["status"] == "ok" and (not reference_of(cell, root) or control_key(cell, item) in references(made))
+    if item["status"] != "ok":
+        return False
+    return control_key(cell, item) in references(made) or not (reference_of(cell, root) or drawn_again(cell, item))
 
 
 def run(cells: Sequence[Cell], root: Path = ROOT) -> None:
@@ -205,6 +216,7 @@ def measured(cell: Cell, pipe: Any, root: Path) -> dict[str, Any]:
     told = {name: value for name, value in report.found.items() if name not in _KNOWN}
     return {
         **{name: [row.value, row.low, row.high, row.n] for name, row in rates.items()},
+        **({"searched": True} if cell.attack in CHOOSING and "control" in report.details else {}),
         "by": report.success.subject, "against": report.control.subject,
         "controls": {row.subject: row.value for row in report.rows if row.subject.startswith("control: ")},
         "found": {name: value for name, value in told.items() if len(json.dumps(value)) <= _LONGEST},
@@ -242,7 +254,7 @@ def shown(cell: Cell, item: Mapping[str, Any] | None, controls: Mapping[tuple[An
     control = reference or item["control"]
     text = f"{value:.0%} [{100 * low:.0f}..{100 * high:.0f}]"
     beyond = low > control[2]
-    kind = " reference" if reference else ""
+    kind = " reference" if reference or item["against"] == REFERENCE_ROW else ""
     return f"{f'**{text}**' if beyond else text}, {control[0]:.0%}{kind}{_steps(item)}"
 
 
