@@ -30,6 +30,13 @@ def test_one_option_has_one_help(attacks):
     assert "lr" in told and "rate" not in told, "a step size is called lr, as in the methods"
 
 
+def test_the_page_tells_how_many_pictures_are_asked_for(attacks):
+    text = PAGE.read_text(encoding="utf-8")
+    for attack in attacks:
+        row = re.search(rf"^\| \[`{attack.id}`\](.*)$", text, re.MULTILINE)
+        assert row.group(1).split("|")[3].split()[0] == str(attack.budgets["quick"]), attack.id
+
+
 def test_the_page_has_every_attack_in_its_table_and_in_a_section(attacks):
     text = PAGE.read_text(encoding="utf-8")
     before, *sections = re.split(r"^## ", text, flags=re.MULTILINE)
