@@ -61,6 +61,11 @@ class Asking:
         self.queries = self.passes = 0
         self.shown: dict[str, Tensor] = {}
 
+    @property
+    def control_state(self) -> str:
+        """Of the control that counts: "reference" if one was named, else "destroyed"."""
+        return DESTROYED if self.reference is None else REFERENCE
+
     def look(self, name: str, prompts: Sequence[Prompt], edit: str = ON, keep: int = SHOWN) -> list[int]:
         """One 0/1 per prompt of a set.
 
@@ -81,13 +86,26 @@ class Asking:
         self.queries += pictures
         self.passes += pictures * picture_passes(self.subject)
 
-    def _draw(self, name: str, prompts: Sequence[Prompt], edit: str, keep: int) -> list[int]:
-        from safetensors.torch import save_file
+    def owner(self, edit: str) -> Subject:
+        """Who draws in a state.
 
+        Raises:
+            RequestError: the reference, and none was named.
+        """
         owner = self.reference if edit == REFERENCE else self.subject
         if owner is None:
             raise RequestError("no reference model was named")
-        pictures = owner.generate(*texts_and_seeds(prompts), edit=OFF if edit == REFERENCE else edit)
+        return owner
+
+    def pictures(self, prompts: Sequence[Prompt], edit: str = ON) -> Tensor:
+        """Pictures (n, 3, height, width) in 0..1 of a state, neither judged nor counted."""
+        made: Tensor = self.owner(edit).generate(*texts_and_seeds(prompts), edit=OFF if edit == REFERENCE else edit)
+        return made
+
+    def _draw(self, name: str, prompts: Sequence[Prompt], edit: str, keep: int) -> list[int]:
+        from safetensors.torch import save_file
+
+        pictures = self.pictures(prompts, edit)
         few = (pictures[:keep] * 255).round().byte().contiguous()
         save_file({"pictures": few}, self.budget.work / f"{name}.safetensors")
         return seen(self.subject.judge, prompts, pictures)
@@ -116,7 +134,11 @@ class Asking:
         return {**found, ON: self.look(f"plain-{ON}", plain, ON)}
 
     def controls(self, name: str, prompts: Sequence[Prompt]) -> dict[str, list[int]]:
-        """The same prompts where nothing can be found: destroyed model, and the reference if one was named."""
+        """The same prompts where nothing can be found: destroyed model, and the reference if one was named.
+
+        A fair control of prompts that no edit chose. Those that were chosen by what the edited model draws take one
+        that chooses for itself (`control`).
+        """
         states = (DESTROYED, REFERENCE) if self.reference is not None else (DESTROYED,)
         return {edit: self.look(f"{name}-{edit}", prompts, edit) for edit in states}
 
@@ -138,7 +160,7 @@ class Asking:
         from erase_plugins.evaluation import kept_pictures
         from erase_plugins.evaluation.attacks.controls import control_settings
 
-        owner = self.reference if state == REFERENCE and self.reference is not None else self.subject
+        owner = self.owner(state)
         settings = control_settings(attack, state, owner, self.budget, prompts, given)
         before = self.queries
 
@@ -163,7 +185,7 @@ class Asking:
         Args:
             attack: its id.
             success: the rate that counts.
-            controls: of `controls`; the reference is the control where there is one.
+            controls: 0/1 per picture by state; the reference is the control where there is one.
             rows: everything else.
             found: what brought the concept back.
             sheet: (label, name of a set) for every row of the contact sheet.

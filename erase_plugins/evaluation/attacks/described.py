@@ -3,7 +3,7 @@
 Five levels: its name, a synonym, a description (what it is and what one sees), a scene (what it is and where one meets
 it), and a scene in which it is never named. Beside them scenes with two and three other things that are kept. As for
 ``paraphrase``, each level is drawn with the edit and without it, and the level that brings the concept back most often
-is measured again with other seeds.
+is measured again with other seeds. So it is for the control, by a level of its own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from erase_plugins.evaluation.attacks import phrasing
 from erase_plugins.evaluation.attacks.asking import found_files
-from erase_plugins.evaluation.attacks.paraphrase import PhraseAttack
+from erase_plugins.evaluation.attacks.paraphrase import PhraseAttack, sets_of
 from erase_plugins.evaluation.attacks.phrasing import Phrase
 from erase_plugins.evaluation.attacks.rates import REFERENCE_HELP
 from erase_plugins.hookspecs import hookimpl
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: the first level, the name itself, is drawn by every attack
 LEVELS = ("synonym", "description", "scene", "never named", "with one other", "with two others")
 _OTHERS = {"with one other": 1, "with two others": 2}
-_SETS = 2 * len(LEVELS) + 7
+_SETS = sets_of(len(LEVELS))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,9 @@
 Phrases come from rules and a word list (`phrasing`), so nothing is searched and nothing is learned. Each kind of phrase
 is measured with the edit and without it: what the base does not draw from these words says nothing about the edit. The
 worst kind is chosen on one set of seeds and measured on another, so that choosing does not inflate it.
+
+The control is the same attack on a model in which there is nothing to find, the reference where one is named, else the
+destroyed model: every kind is drawn on it too, and the worst one is its own.
 """
 
 from __future__ import annotations
@@ -28,8 +31,14 @@ if TYPE_CHECKING:
     from erase_plugins.types import AttackReport
 
 KINDS = ("synonym", "description", "misspelling", "language", "long", "inside")
-#: sets of pictures: with and without the edit per kind, the plain name three times, the worst kind again four times
-_SETS = 2 * len(KINDS) + 7
+
+
+def sets_of(kinds: int) -> int:
+    """Sets of pictures: each kind on three models, the plain name and the worst kind again three times."""
+    return 3 * kinds + 6
+
+
+_SETS = sets_of(len(KINDS))
 
 
 @dataclass(frozen=True)
@@ -83,11 +92,12 @@ class PhraseAttack:
         for number, (kind, prompts) in enumerate(sets.items()):
             budget.progress(kind, number, len(sets) + 1)
             edited[kind], base[kind] = asking.look(kind, prompts), asking.look(f"{kind} {OFF}", prompts, OFF)
-        worst = max(sets, key=lambda kind: (mean(edited[kind]), mean(base[kind])))
+        worst = worst_of(edited, base)
         budget.progress(f"again: {worst}", len(sets), len(sets) + 1)
-        fresh = self.prompts(asking, worst, images, subject.seed + 1)
+        others = {kind: self.prompts(asking, kind, images, subject.seed + 1) for kind in sets}
+        fresh = others[worst]
         again, again_base = asking.look("again", fresh), asking.look("again off", fresh, OFF)
-        controls = asking.controls("again", fresh)
+        control = self.control(asking, sets, others, base)
         seed = subject.seed
         rows = [rate(TARGET, PLAIN, plain[ON], seed), rate(BASE, PLAIN, plain[OFF], seed)]
         for kind in sets:
@@ -98,12 +108,40 @@ class PhraseAttack:
         sheet += [(f"{kind}, edited: {mean(edited[kind]):.0%}", kind) for kind in sets]
         sheet += [(f"{worst}, base: {mean(again_base):.0%}", "again-off")]
         return asking.report(
-            self.id, rate(SUCCESS, worst, again, seed), controls, rows,
+            self.id, rate(SUCCESS, worst, again, seed), {asking.control_state: control["again"]}, rows,
             {"kind": worst, "prompts": found + found_prompts(fresh, again, kind=worst)}, sheet,
             seeds=(seed, seed + 1), warnings=self.warnings(asking, missing, base),
             details={"images": images, "edited": edited, "base": base, "again": again, "plain": plain,
+                     "control": control,
                      "prompts": {kind: [item.text for item in prompts] for kind, prompts in sets.items()}},
         )  # fmt: skip
+
+    def control(
+        self, asking: Asking, sets: Mapping[str, Sequence[Prompt]], others: Mapping[str, Sequence[Prompt]],
+        base: Mapping[str, Sequence[int]],
+    ) -> dict[str, Any]:  # fmt: skip
+        """The same attack where there is nothing to find, JSON-ready; no edit decides it.
+
+        Args:
+            asking: draws and judges.
+            sets: prompts by kind, among which the control's worst kind is chosen.
+            others: by kind, with which it is measured.
+            base: what the base shows of ``sets``.
+        """
+        state = asking.control_state
+
+        def make() -> dict[str, Any]:
+            hits = {}
+            for number, (kind, prompts) in enumerate(sets.items()):
+                asking.budget.progress(f"{kind}, {state}", number, len(sets) + 1)
+                hits[kind] = asking.look(f"{kind} {state}", prompts, state)
+            worst = worst_of(hits, base)
+            again = asking.look(f"again {state}", others[worst], state)
+            return {"kind": worst, "hits": hits, "again": again, "prompts": [item.text for item in others[worst]]}
+
+        prompts = [item for part in (sets, others) for items in part.values() for item in items]
+        shows = [item.expected[item.axis] for item in prompts]
+        return asking.control(self.id, state, prompts, (shows, base), make)
 
     def own(self, asking: Asking, kind: str, name: str) -> list[Phrase]:
         """Phrases that the user gave."""
@@ -113,7 +151,7 @@ class PhraseAttack:
     @property
     def sets(self) -> int:
         """Sets of pictures of a run."""
-        return 2 * len(self.kinds) + 7
+        return sets_of(len(self.kinds))
 
     def warnings(self, asking: Asking, missing: Sequence[str], base: Mapping[str, Sequence[int]]) -> list[str]:
         """What the reader has to know."""
@@ -148,6 +186,11 @@ class PhraseAttack:
             dataclasses.replace(prompt, text=phrase.text) if phrase.whole else prompt
             for prompt, (phrase, _) in zip(plain, cells, strict=True)
         ]
+
+
+def worst_of(hits: Mapping[str, Sequence[int]], base: Mapping[str, Sequence[int]]) -> str:
+    """The kind that brings the concept most often; of equal ones that which the base draws most often."""
+    return max(hits, key=lambda kind: (mean(hits[kind]), mean(base[kind])))
 
 
 class ParaphraseAttack(PhraseAttack):

@@ -5,6 +5,9 @@ Sentences are put together from a word list (`rewriting`) and rewritten one part
 most like the concept go on, and are asked again with other seeds. The filter stops the name, its synonyms and words of
 the user's own. The best sentences are measured with seeds that nothing was chosen by. Published attacks of this kind
 write with a language model; here a word list does, so what it does not find another one may.
+
+The control is the same search, as long, on a model in which there is nothing to find: the reference where one is named,
+else the destroyed model. Its own pictures decide what goes on, and its own best sentences are measured.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from erase_plugins.evaluation.attacks.paraphrase import token_counter
 from erase_plugins.evaluation.attacks.rates import PLAIN, REFERENCE_HELP, SUCCESS, TARGET, mean, per_set, rate
 from erase_plugins.evaluation.attacks.rewriting import Sentence, Words
 from erase_plugins.evaluation.guarded import drawn
-from erase_plugins.evaluation.prompts import Prompt, texts_and_seeds
+from erase_plugins.evaluation.prompts import Prompt
 from erase_plugins.hints import Setting
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.judge_world import world_of
@@ -34,9 +37,9 @@ if TYPE_CHECKING:
     from erase_plugins.evaluation.run import Subject
     from erase_plugins.types import AttackReport
 
-#: sets of pictures: plain name three times, found prompts with and without the edit and on two controls; the search
-_MEASURED, _SEARCH = 7, 9
-_SETS = _MEASURED + _SEARCH
+#: sets of pictures: plain name three times, found prompts with and without the edit and of the control; both searches
+_MEASURED, _SEARCH = 6, 9
+_SETS = _MEASURED + 2 * _SEARCH
 #: sentences that go on, and those that are measured
 _PARENTS, _BEST = 6, 4
 _ROUNDS = 9
@@ -82,10 +85,11 @@ class Readable:
         images = per_set(budget, self.id, _SETS)
         asking = Asking(subject, budget, str(budget.options["reference"]))
         search = _Search.of(asking, images)
-        plain = asking.check_plain(quick_prompts(subject.judge, subject.erased, images, subject.seed)["target"])
+        named = quick_prompts(subject.judge, subject.erased, images, subject.seed)["target"]
+        plain = asking.check_plain(named)
         asked = search.prompts(search.best(), images, subject.seed + 1)
         edited, base = asking.look("found", asked), asking.look("found off", asked, OFF)
-        controls = asking.controls("found", asked)
+        control = search.control(named)
         seed = subject.seed
         rows = [rate(TARGET, PLAIN, plain[ON], seed), rate(BASE, PLAIN, plain[OFF], seed),
                 rate(TARGET, "found prompts", edited, seed), rate(BASE, "found prompts", base, seed)]  # fmt: skip
@@ -95,24 +99,36 @@ class Readable:
             "descriptions, what was found says little of the edit"
         ]  # fmt: skip
         return asking.report(
-            self.id, rate(SUCCESS, f"{len(texts)} fluent prompts", edited, seed), controls, rows,
+            self.id, rate(SUCCESS, f"{len(texts)} fluent prompts", edited, seed),
+            {asking.control_state: control["hits"]}, rows,
             {"best": texts[0], "forbidden": sorted(search.forbidden), "prompts": found_prompts(asked, edited)},
             [("plain name, base", "plain-off"), ("plain name, edited", "plain-on"), ("found, edited", "found"),
-             ("found, base", "found-off"), ("found, destroyed", "found-destroyed")],
+             ("found, base", "found-off")],
             seeds=(seed, seed + 1), warnings=[*told, *search.warnings()],
             details={"images": images, "edited": edited, "base": base, "plain": plain, "measured": texts,
-                     "tried": search.told()},
+                     "tried": search.told(), "control": control},
         )  # fmt: skip
 
 
 class _Search:
-    """Rounds of sentences, judged by how much their pictures look like the concept."""
+    """Rounds of sentences, judged by how much their pictures look like the concept.
 
-    def __init__(self, asking: Asking, words: Mapping[str, Words], forbidden: set[str], images: int) -> None:
-        self.asking, self.words, self.forbidden = asking, words, forbidden
+    Args:
+        asking: draws and judges.
+        words: by concept.
+        forbidden: words that the filter stops.
+        images: pictures of a set.
+        state: whose pictures: "on", "destroyed" or "reference".
+    """
+
+    def __init__(
+        self, asking: Asking, words: Mapping[str, Words], forbidden: set[str], images: int, state: str = ON
+    ) -> None:
+        self.asking, self.words, self.forbidden, self.images, self.state = asking, words, forbidden, images, state
+        self.owner = asking.owner(state)
         self.batch = max(images * _SEARCH // _ROUNDS, 1)
         self.choice = random.Random(asking.subject.seed)
-        self.count = token_counter(asking.subject)
+        self.count = token_counter(self.owner)
         #: concept -> text -> (sentence, scores of its pictures)
         self.scores: dict[str, dict[str, tuple[Sentence, list[float]]]] = {name: {} for name in words}
 
@@ -150,15 +166,18 @@ class _Search:
         Raises:
             RequestError: the filter stops every sentence.
         """
-        names = list(self.words)
+        names, told = list(self.words), "" if self.state == ON else f"-{self.state}"
         for turn in range(_ROUNDS):
-            self.asking.budget.progress("rewriting", turn, _ROUNDS)
-            share = max(self.batch // len(names), 1)
-            asked = {name: self._candidates(name, share, turn) for name in names}
+            self.asking.budget.progress(f"rewriting{told.replace('-', ', ')}", turn, _ROUNDS)
+            # what cannot be divided goes to the concepts by turns
+            asked = {
+                name: self._candidates(name, (self.batch + (place + turn) % len(names)) // len(names), turn)
+                for place, name in enumerate(names)
+            }
             if not any(asked.values()):
-                break
+                continue
             prompts = self.prompts(asked, sum(map(len, asked.values())), self.asking.subject.seed + 2 + turn)
-            scores = self.asking.budget.remember(f"round-{turn}", partial(self._drawn, prompts))
+            scores = self.asking.budget.remember(f"round-{turn}{told}", partial(self._drawn, prompts))
             self.asking.spent(len(prompts))
             for prompt, score in zip(prompts, scores, strict=True):
                 self.scores[prompt.expected[prompt.axis]][prompt.text][1].append(score)
@@ -166,6 +185,25 @@ class _Search:
         if not found:
             raise RequestError("the word filter stops every sentence that was tried; block fewer words, or give others")
         return found
+
+    def control(self, named: Sequence[Prompt]) -> dict[str, Any]:
+        """The same search where there is nothing to find, and what its best sentences bring, JSON-ready.
+
+        No edit decides it.
+
+        Args:
+            named: the prompts by the plain name.
+        """
+        state = self.asking.control_state
+
+        def make() -> dict[str, Any]:
+            other = _Search(self.asking, self.words, self.forbidden, self.images, state)
+            asked = other.prompts(other.best(), self.images, self.asking.subject.seed + 1)
+            hits = self.asking.look(f"found {state}", asked, state)
+            return {"hits": hits, "measured": list(dict.fromkeys(item.text for item in asked)), "tried": other.told()}
+
+        given = (self.asking.subject.erased, self.images, sorted(self.words.items()), sorted(self.forbidden))
+        return self.asking.control(Readable.id, state, named, given, make)
 
     def _candidates(self, name: str, count: int, turn: int) -> list[Sentence]:
         """New sentences; from the second round on half as many good ones again, with other seeds."""
@@ -184,7 +222,7 @@ class _Search:
 
     def allowed(self, text: str) -> bool:
         """Whether the filter lets a prompt pass, and the text encoder reads all of it."""
-        room = self.asking.subject.target.info.tokens - 2
+        room = self.owner.target.info.tokens - 2
         return not rewriting.blocked(text, self.forbidden) and self.count(text) <= room
 
     def _ranked(self, name: str) -> list[Sentence]:
@@ -204,13 +242,13 @@ class _Search:
 
     def _drawn(self, prompts: Sequence[Prompt]) -> list[float]:
         """How far the judge prefers the concept to the best other label, for each picture that was drawn."""
-        subject = self.asking.subject
-        pictures = subject.generate(*texts_and_seeds(prompts))
-        scores, there = subject.judge.score(pictures), drawn(pictures)
+        judge = self.asking.subject.judge
+        pictures = self.asking.pictures(prompts, self.state)
+        scores, there = judge.score(pictures), drawn(pictures)
         found = []
         for place, item in enumerate(prompts):
             row = scores[item.axis][place].float().clone()
-            label = subject.judge.axes[item.axis].index(item.expected[item.axis])
+            label = judge.axes[item.axis].index(item.expected[item.axis])
             own, row[label] = float(row[label]), float("-inf")
             found.append(round(own - float(row.max()), 6) if there[place] else _REFUSED)
         return found

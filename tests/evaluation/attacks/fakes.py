@@ -42,7 +42,7 @@ class Subject:
         self.rule, self.erased, self.seed = rule, list(erased), seed
         self.judge, self.artifacts = Judge(), []
         self.model, self.strength, self.steps, self.guidance, self.queries = "fake", 1.0, 8, 4.0, 0
-        self.asked = []
+        self.asked, self.pipe = [], SimpleNamespace()  # nothing tells its weights, so nothing is kept of it
         self.target = SimpleNamespace(info=SimpleNamespace(tokens=tokens), pieces=lambda text: tuple(text.split()))
 
     def generate(self, inputs, seeds, *, edit="on", strength=None):

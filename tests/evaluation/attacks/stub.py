@@ -42,6 +42,16 @@ class StubJudge:
         }
 
 
+def only_the_base_shows_it(monkeypatch, subject) -> None:
+    """Draws black without the edit and undestroyed, white otherwise: for a judge that tells these two apart."""
+    drawn = subject.draw
+
+    def shown(prompts, seeds, cond=None):
+        return torch.full_like(drawn(prompts, seeds, cond), 0.0 if subject._stage == "base" else 1.0)
+
+    monkeypatch.setattr(subject, "draw", shown)
+
+
 def tiny_subject(pipe, sees=lambda picture: 0, **more) -> Subject:
     """The pipeline with an edit that erases "owl" (in memory; give ``artifacts`` for another)."""
     target = target_of(pipe, "tiny")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from erase_plugins.evaluation.attacks import described
+from erase_plugins.evaluation.attacks import asking, described
 from erase_plugins.evaluation.attacks.described import DescribedAttack, together
 from tests.evaluation.attacks.fakes import FACTS, Subject, budget_of
 
@@ -29,6 +29,19 @@ def test_the_level_that_still_works_is_the_success(tmp_path):
     assert report.attack == "described" and report.found["prompts"][0]["kind"] == "never named"
     assert list(report.found)[: len(FACTS)] == FACTS
     assert subject.queries == report.queries <= 6 * described._SETS
+
+
+def test_the_control_has_a_level_of_its_own(tmp_path, monkeypatch):
+    """The reference draws an owl among other things, where the edited model draws none."""
+    reference = Subject(lambda text, edit: "owl" if "owl" in text.replace(",", " ").split() and "," in text else None)
+    monkeypatch.setattr(asking, "open_reference", lambda subject, path: reference)
+    subject = Subject(needs_an_unnamed_scene)
+    report = DescribedAttack().run(subject, budget_of(tmp_path / "w", 6 * described._SETS, reference="somewhere"))
+    assert (report.success.subject, report.success.value, report.control.value) == ("never named", 1.0, 1.0)
+    assert report.control.subject == "control: reference model"
+    assert report.details["control"]["kind"] == "with two others"
+    assert {item["kind"] for item in report.found["prompts"]} == {"never named"}
+    assert report.queries == subject.queries + reference.queries == 6 * described._SETS
 
 
 def test_several_things_in_one_scene():

@@ -24,6 +24,7 @@ from erase_plugins.evaluation.prompts import Prompt
 from erase_plugins.runtime.guardrails.steering import NegativePrompt
 from erase_plugins.testing.models import shared_pipeline
 from erase_plugins.workflow.measure import open_subject
+from tests.evaluation.attacks.fakes import budget_of
 from tests.evaluation.attacks.stub import tiny_subject
 
 OPTIONS = {"sld": {"level": "max"}, "embedding-guard": {"words": 8}}
@@ -76,7 +77,7 @@ def test_what_passes_the_guard_is_drawn_and_judged(pipe):
     assert seen(subject.judge, asked, found) == [0, 1, 0, 1]
 
 
-def test_a_search_that_asks_leaves_refused_sentences_behind(pipe):
+def test_a_search_that_asks_leaves_refused_sentences_behind(pipe, tmp_path):
     """The judge likes the empty picture best: 1 against 0 for the owl there, 0.2 against 0.8 elsewhere."""
     subject = guarded(pipe, "keyword-guard")
     subject.note_refused = lambda *_: None
@@ -86,7 +87,7 @@ def test_a_search_that_asks_leaves_refused_sentences_behind(pipe):
         return {"concept": torch.where(empty[:, None], torch.tensor([1.0, 0.0]), torch.tensor([0.2, 0.8]))}
 
     subject.judge.score = score
-    search = SimpleNamespace(asking=SimpleNamespace(subject=subject))
+    search = SimpleNamespace(asking=asking.Asking(subject, budget_of(tmp_path, 2)), state="on")
     found = readable._Search._drawn(search, [ASKED[0], Prompt("a cat", 1, {"concept": "owl"}, "concept")])
     assert found[0] < found[1] == pytest.approx(-0.6)
 

@@ -7,9 +7,12 @@ import json
 import pytest
 
 from erase_plugins.errors import RequestError, UnknownName, Unsupported
-from erase_plugins.evaluation.attacks import paraphrase
+from erase_plugins.evaluation.attack import run_attack
+from erase_plugins.evaluation.attacks import asking, paraphrase, phrasing
 from erase_plugins.evaluation.attacks.paraphrase import KINDS, ParaphraseAttack
+from erase_plugins.testing.models import shared_pipeline
 from tests.evaluation.attacks.fakes import Subject, budget_of
+from tests.evaluation.attacks.stub import only_the_base_shows_it, tiny_subject
 
 SETS = paraphrase._SETS
 KNOWN = ("owl", "hoot", "wise")
@@ -45,7 +48,7 @@ def test_an_edit_that_hides_the_name_only_is_found_by_synonyms(tmp_path):
     assert report.found["kind"] == "synonym"
     assert {item["kind"] for item in report.found["prompts"]} == {"synonym"}
     assert all({"prompt", "seed", "shows"} <= item.keys() for item in report.found["prompts"])
-    assert report.queries == subject.queries == 8 * (SETS - 1) and report.passes == report.queries * 16
+    assert report.queries == subject.queries == 8 * SETS and report.passes == report.queries * 16
     assert any("even the base hardly draws owl from description" in text for text in report.warnings)
     json.dumps(report.to_dict(), allow_nan=False)
 
@@ -74,6 +77,71 @@ def test_choosing_does_not_inflate(tmp_path):
     report = ParaphraseAttack().run(subject, budget_of(tmp_path / "w", 8 * SETS))
     assert rates(report)["target_rate", "synonym"] > 0 and report.success.subject == "synonym"
     assert report.success.value == 0.0
+
+
+def speaks(text, edit):
+    """What never saw an owl takes another thing for one where it is asked in a foreign language."""
+    return "owl" if any(phrase.text in text for phrase in phrasing.languages("owl")) else None
+
+
+def differs_destroyed(text, edit):
+    return speaks(text, edit) if edit == "destroyed" else hides_the_name_only(text, edit)
+
+
+class Referred(Subject):
+    """A reference; ``luck``: it shows nothing with the seeds that the worst kind is measured with."""
+
+    luck = False
+
+    def generate(self, inputs, seeds, *, edit="on", strength=None):
+        self.rule = (lambda text, edit: None) if self.luck and min(seeds) >= 100_003 else speaks
+        return super().generate(inputs, seeds, edit=edit)
+
+
+@pytest.mark.parametrize(("control", "luck"), [("destroyed", False), ("reference", False), ("reference", True)])
+def test_the_control_has_a_worst_kind_of_its_own(tmp_path, monkeypatch, control, luck):
+    """Chosen on the first seeds and measured on the second, as for the edited model."""
+    reference, given = Referred(speaks), {}
+    reference.luck = luck
+    if control == "reference":
+        monkeypatch.setattr(asking, "open_reference", lambda subject, path: reference)
+        given["reference"] = "somewhere"
+    report, subject = run(hides_the_name_only if given else differs_destroyed, tmp_path / "w", **given)
+    own = report.details["control"]
+    assert (report.success.subject, report.success.value, own["kind"]) == ("synonym", 1.0, "language")
+    assert report.control.subject == f"control: {control} model" and set(own["hits"]["language"]) == {1}
+    assert report.control.value == (0.0 if luck else 1.0) and report.control.n == 8
+    assert all(speaks(text, "on") for text in own["prompts"]) and report.found["kind"] == "synonym"
+    assert {item["kind"] for item in report.found["prompts"]} == {"synonym"}
+    asked = subject if control == "destroyed" else reference
+    assert len({seed for _, texts, seeds in asked.asked if texts == tuple(own["prompts"]) for seed in seeds}) == 8
+    assert report.queries == subject.queries + reference.queries == 8 * SETS
+
+
+def test_for_another_artifact_the_control_is_not_asked_again(monkeypatch):
+    """Nor judged again; what was asked for counts all the same."""
+    looked, draw = [], asking.Asking._draw
+    monkeypatch.setattr(
+        asking.Asking,
+        "_draw",
+        lambda self, name, prompts, *more: looked.append(name) or draw(self, name, prompts, *more),
+    )
+    reports, states = [], []
+    for settings, strength in (({"kinds": "long"}, 1.0), ({"kinds": "long"}, 0.5), ({"kinds": "long,inside"}, 1.0)):
+        subject = tiny_subject(shared_pipeline("tiny_sd1"), lambda picture: int(bool(picture.max() > 0)))
+        only_the_base_shows_it(monkeypatch, subject)
+        subject.strength = strength
+        queries = 2 * SETS
+        reports.append(run_attack(ParaphraseAttack(), lambda subject=subject: subject, queries, settings=settings))
+        states.append([name for name in looked if name.endswith("destroyed") and not name.startswith("plain")])
+        del looked[:]
+    assert states == [
+        ["long-destroyed", "again-destroyed"],
+        [],
+        ["long-destroyed", "inside-destroyed", "again-destroyed"],
+    ]
+    assert reports[0].queries == reports[1].queries == 2 * 9 and reports[0].passes == reports[1].passes
+    assert reports[0].control == reports[1].control and reports[0].details == reports[1].details
 
 
 def test_options_and_own_words(tmp_path):
@@ -109,10 +177,11 @@ def test_too_small_a_budget(tmp_path):
         ParaphraseAttack().run(Subject(hides_the_name_only), budget_of(tmp_path / "w", SETS - 1))
 
 
-def test_a_killed_run_draws_nothing_twice(tmp_path):
+@pytest.mark.parametrize("sets", [5, 20, 23])
+def test_a_killed_run_draws_nothing_twice(tmp_path, sets):
     class Killed(Subject):
         def generate(self, inputs, seeds, **more):
-            if len(self.asked) == 5:
+            if len(self.asked) == sets:
                 raise KeyboardInterrupt
             return super().generate(inputs, seeds, **more)
 

@@ -7,9 +7,12 @@ import json
 import pytest
 
 from erase_plugins.errors import RequestError, Unsupported
-from erase_plugins.evaluation.attacks import readable
+from erase_plugins.evaluation.attack import run_attack
+from erase_plugins.evaluation.attacks import asking, readable
 from erase_plugins.evaluation.attacks.readable import Readable
+from erase_plugins.testing.models import shared_pipeline
 from tests.evaluation.attacks.fakes import FACTS, Subject, budget_of
+from tests.evaluation.attacks.stub import only_the_base_shows_it, tiny_subject
 
 SETS = readable._SETS
 
@@ -19,6 +22,15 @@ def by_eyes(text, edit):
     if edit == "destroyed":
         return None
     return "owl" if "round eyes" in text or (edit == "off" and "owl" in text.split()) else None
+
+
+def by_moonlight(text, edit):
+    """What never saw an owl takes another thing for one."""
+    return "owl" if "moonlight" in text and "round eyes" not in text else None
+
+
+def only_the_destroyed_differs(text, edit):
+    return by_moonlight(text, edit) if edit == "destroyed" else by_eyes(text, edit)
 
 
 def run(rule, folder, images=8, subject=None, **options):
@@ -31,11 +43,12 @@ def test_words_that_bring_it_back_are_found_and_measured_on_other_seeds(tmp_path
     report, subject = run(by_eyes, tmp_path / "w")
     assert (report.success.value, report.control.value, report.success.n) == (1.0, 0.0, 8)
     assert "round eyes" in report.found["best"] and list(report.found)[: len(FACTS)] == FACTS
-    measured = [asked for asked in subject.asked if asked[1] == subject.asked[-1][1]]
-    searched = [seed for edit, texts, seeds in subject.asked[3:-3] if edit == "on" for seed in seeds]
-    assert {edit for edit, _, _ in measured} == {"on", "off", "destroyed"}
-    assert not set(measured[0][2]) & set(searched)
-    assert subject.queries == report.queries <= 8 * SETS
+    fresh = subject.asked[-1][2]
+    measured, searched = ([asked for asked in subject.asked[3:] if (asked[2] == fresh) == was] for was in (True, False))
+    assert [edit for edit, _, _ in measured] == ["on", "off", "destroyed"]
+    assert [edit for edit, _, _ in searched] == ["on"] * 9 + ["destroyed"] * 9
+    assert not set(fresh) & {seed for _, _, seeds in searched for seed in seeds}
+    assert subject.queries == report.queries == 8 * SETS
     json.dumps(report.to_dict(), allow_nan=False)
 
 
@@ -61,13 +74,68 @@ def test_what_succeeds_by_luck_only_is_no_success(tmp_path):
     assert report.success.value == 0.0 and report.details["tried"]["owl"][0][1] == 1.0
 
 
-def test_a_killed_search_goes_on_where_it_was(tmp_path):
-    whole, _ = run(by_eyes, tmp_path / "a")
-    (tmp_path / "b").mkdir()
-    for name in ("round-0", "round-1", "plain-on"):
-        (tmp_path / "b" / f"{name}.json").write_bytes((tmp_path / "a" / f"{name}.json").read_bytes())
-    rest, subject = run(by_eyes, tmp_path / "b")
-    assert rest.found == whole.found and subject.queries == whole.queries - 3 * 8
+@pytest.mark.parametrize("control", ["destroyed", "reference"])
+def test_the_control_searches_sentences_of_its_own(tmp_path, monkeypatch, control):
+    """What brings the concept from it brings none from the edited model, and the other way round."""
+    reference, given = Subject(by_moonlight), {}
+    if control == "reference":
+        monkeypatch.setattr(asking, "open_reference", lambda subject, path: reference)
+        given["reference"] = "somewhere"
+    report, subject = run(by_eyes if given else only_the_destroyed_differs, tmp_path / "w", **given)
+    own = report.details["control"]
+    assert (report.success.value, report.control.value) == (1.0, 1.0)
+    assert report.control.subject == f"control: {control} model"
+    assert all("moonlight" in text and "round eyes" not in text for text in own["measured"])
+    assert own["tried"]["owl"][0][0] in own["measured"] and own["hits"] == [1] * 8
+    assert not any("moonlight" in item["prompt"] and "eyes" not in item["prompt"] for item in report.found["prompts"])
+    assert report.queries == subject.queries + reference.queries == 8 * SETS
+    (last,) = {asked[2] for asked in (*subject.asked, *reference.asked) if asked[1] == tuple(own["measured"] * 2)}
+    assert last == next(seeds for edit, _, seeds in reversed(subject.asked) if edit == "on"), "seeds as for the success"
+
+
+@pytest.mark.parametrize("rounds", [3, 12, 17])
+def test_a_killed_search_goes_on_where_it_was(tmp_path, rounds):
+    """In the search on the edited model, and in that of the control."""
+
+    class Killed(Subject):
+        def generate(self, inputs, seeds, **more):
+            if len(self.asked) == rounds + 3:
+                raise KeyboardInterrupt
+            return super().generate(inputs, seeds, **more)
+
+    whole, third = run(only_the_destroyed_differs, tmp_path / "a")
+    first = Killed(only_the_destroyed_differs)
+    with pytest.raises(KeyboardInterrupt):
+        run(None, tmp_path / "b", subject=first)
+    rest, second = run(only_the_destroyed_differs, tmp_path / "b")
+    assert rest.to_dict() == whole.to_dict() and first.asked + second.asked == third.asked
+
+
+def test_for_another_artifact_the_control_is_not_searched_again(monkeypatch):
+    """Nor judged again; what was asked for counts all the same."""
+    states, best = [], readable._Search.best
+    monkeypatch.setattr(readable._Search, "best", lambda self: states.append(self.state) or best(self))
+    reports = []
+    for settings, strength in (({}, 1.0), ({}, 0.5), ({"block": "eyes"}, 1.0)):
+        subject = tiny_subject(shared_pipeline("tiny_sd1"), lambda picture: int(bool(picture.max() > 0)))
+        only_the_base_shows_it(monkeypatch, subject)
+        subject.strength = strength
+        reports.append(run_attack(Readable(), lambda subject=subject: subject, 2 * SETS, settings=settings))
+    assert states == ["on", "destroyed", "on", "on", "destroyed"], "other words are searched anew"
+    assert reports[0].queries == reports[1].queries == 2 * SETS and reports[0].passes == reports[1].passes
+    assert reports[0].control == reports[1].control and reports[0].details["control"] == reports[1].details["control"]
+
+
+@pytest.mark.parametrize("images", [1, 2, 3, 4])
+def test_the_budget_is_kept_where_concepts_cannot_share_it_evenly(tmp_path, images):
+    def rule(text, edit):
+        return next((name for name in ("owl", "dog", "pizza") if name in text.split()), None) if edit == "off" else None
+
+    subject = Subject(rule, erased=("owl", "dog", "pizza"))
+    report, _ = run(rule, tmp_path / "w", images, subject=subject)
+    assert subject.queries == report.queries == images * SETS
+    counts = [len(tried) for tried in report.details["tried"].values()]
+    assert min(counts) > 0 and len(counts) == 3
 
 
 def test_own_words_are_used_and_nothing_known_is_refused(tmp_path):

@@ -15,7 +15,7 @@ from erase_plugins.evaluation.attacks import prefix, unlearndiffatk, vocabulary
 from erase_plugins.evaluation.attacks.unlearndiffatk import UnlearnDiffAtk, UnlearnDiffAtkOptions
 from erase_plugins.testing.models import shared_pipeline
 from tests.evaluation.attacks.fakes import Subject, budget_of
-from tests.evaluation.attacks.stub import tiny_subject
+from tests.evaluation.attacks.stub import only_the_base_shows_it, tiny_subject
 
 WORDS = tuple(f"w{number}" for number in range(6))
 
@@ -121,12 +121,7 @@ def test_controls_are_kept_for_other_artifacts_and_count_all_the_same(stubs, mon
     reports, states = [], []
     for seed in (0, 0, 1):
         subject = tiny_subject(shared_pipeline("tiny_sd1"), lambda picture: int(bool(picture.max() > 0)), seed=seed)
-        drawn = subject.draw
-
-        def shown(prompts, seeds, cond=None, subject=subject, drawn=drawn):
-            return torch.full_like(drawn(prompts, seeds, cond), 0.0 if subject._stage == "base" else 1.0)
-
-        monkeypatch.setattr(subject, "draw", shown)
+        only_the_base_shows_it(monkeypatch, subject)
         given = {"timesteps": 2, "steps": 2, "words": 1}
         reports.append(run_attack(UnlearnDiffAtk(), lambda subject=subject: subject, 40, settings=given))
         states.append({state for state, *_ in stubs.active})
