@@ -79,6 +79,7 @@ _METHODS = {
     "card": ("erase_plugins.sharing", "card"),
     "family": ("erase_plugins.workflow.artifacts", "family_of"),
     "attacks": ("erase_plugins.manager", "registered_attacks"),
+    "suites": ("erase_plugins.manager", "registered_suites"),
     "guard_stage": ("erase_plugins.manager", "registered_guard_stage"),
     "erase": ("erase_plugins.api", "erase"),
     "load": ("erase_plugins.workflow.artifacts", "load_artifact"),

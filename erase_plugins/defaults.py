@@ -101,4 +101,5 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.evaluation.classifier",
     "erase_plugins.evaluation.language.general",
     "erase_plugins.evaluation.language.suite",
+    "erase_plugins.evaluation.full_suite",
 )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 #: functions of upper rooms: those that data classes offer as methods too (save, apply, card, family), and
-#: attacks and erase, which ask the registry
+#: attacks, suites and erase, which ask the registry
 FUNCTIONS: dict[str, Callable[..., Any]] = {}
 #: version of the package
 VERSION = ""

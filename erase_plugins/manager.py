@@ -353,7 +353,20 @@ def registered_attacks(names: Sequence[str] = ()) -> list[Any]:
     Raises:
         UnknownName: not registered.
     """
+    return _evaluators("attack", names)
+
+
+def registered_suites(names: Sequence[str] = ()) -> list[Any]:
+    """Suites by their ids; all that are registered without any.
+
+    Raises:
+        UnknownName: not registered.
+    """
+    return _evaluators("suite", names)
+
+
+def _evaluators(kind: str, names: Sequence[str]) -> list[Any]:
     manager = get_manager()
     if not names:
-        return [entry.item for entry in manager.evaluators("attack")]
-    return [manager.evaluator(name, "attack") for name in names]
+        return [entry.item for entry in manager.evaluators(kind)]
+    return [manager.evaluator(name, kind) for name in names]

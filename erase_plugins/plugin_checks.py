@@ -238,6 +238,8 @@ def _check_measuring(name: str, item: Any) -> None:
     options = getattr(item, "Options", None)
     if options is not None and not (isinstance(options, type) and dataclasses.is_dataclass(options)):
         raise PluginError(f"{name}.Options is not a dataclass; make its fields with erase_plugins.options.option")
+    if isinstance(getattr(type(item), "attachments", None), property):
+        return  # it may ask what else is registered, and the registry is being filled
     files = getattr(item, "attachments", ())
     if not isinstance(files, tuple) or not all(isinstance(file, str) for file in files):
         raise PluginError(f"{name}.attachments is {files!r}; give a tuple of file names")

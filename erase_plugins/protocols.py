@@ -177,9 +177,10 @@ class Judge(Evaluator, Protocol):
 class Suite(Evaluator, Protocol):
     """A set of prompts, subjects and metrics that ends in a report.
 
-    Six attributes are optional: ``Options``, a frozen dataclass made with `erase_plugins.options.option` (given as
+    Seven attributes are optional: ``Options``, a frozen dataclass made with `erase_plugins.options.option` (given as
     ``--set name=value``, read in ``ctx.options``); ``resumes = True`` for a suite whose ``ctx.work`` outlives a kill;
     ``needs_judge = False`` for a suite that scores what it sees itself (``subject.judge`` is None);
+    ``judge_optional = True`` for one that asks a judge where one knows the model (None elsewhere);
     ``needs_subject = False`` for one that measures no diffusion model (it is run with ``subject=None``, and no model,
     judge or torch is loaded); ``attachments``, the names of files it may attach, so that a file in their way is noticed
     before the work and not after it.

@@ -83,5 +83,5 @@ def test_methods_of_artifacts_are_bound_when_the_package_is_imported():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (
         done.stdout.strip()
-        == "['apply', 'attacks', 'card', 'erase', 'family', 'guard_stage', 'load', 'save'] True False"
+        == "['apply', 'attacks', 'card', 'erase', 'family', 'guard_stage', 'load', 'save', 'suites'] True False"
     ), done.stderr

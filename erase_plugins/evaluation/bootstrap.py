@@ -59,5 +59,34 @@ def paired_difference(before: Sequence[float], after: Sequence[float], seed: int
     return float(difference.mean()), float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
 
 
+def distance(before: Sequence[str], after: Sequence[str], seed: int = 0) -> tuple[float, float, float]:
+    """Total-variation distance of two distributions of labels, of the same prompts and seeds, with its interval.
+
+    Pairs are resampled. Where no pair of labels differs, or all mass moved, the open end is the rule of three.
+
+    Raises:
+        ValueError: lengths differ.
+    """
+    if len(before) != len(after):
+        raise ValueError(f"{len(before)} and {len(after)} labels are not pairs")
+    if not before:
+        return (float("nan"),) * 3
+    size, names = len(before), sorted({*before, *after})
+    moved = np.zeros((size, len(names)))
+    for place, (first, second) in enumerate(zip(before, after, strict=True)):
+        moved[place, names.index(second)] += 1
+        moved[place, names.index(first)] -= 1
+    value, slack = float(np.abs(moved.mean(axis=0)).sum() / 2), min(3.0 / size, 1.0)
+    if not moved.any():
+        return value, 0.0, slack
+    if set(before).isdisjoint(after):
+        return value, 1.0 - slack, 1.0
+    weights = np.zeros((RESAMPLES, size))
+    np.add.at(weights, (np.arange(RESAMPLES)[:, None], _resamples(size, seed)), 1.0 / size)
+    drawn = np.abs(weights @ moved).sum(axis=1) / 2
+    low, high = (float(np.quantile(drawn, end)) for end in (0.025, 0.975))
+    return value, min(low, value), max(high, value)
+
+
 def _resamples(size: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, size, size=(RESAMPLES, size))

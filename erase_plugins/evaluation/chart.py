@@ -69,7 +69,7 @@ def variant_chart(
         MissingExtra: matplotlib is not installed.
     """
     figure_class, canvas = matplotlib_parts()
-    names = list(dict.fromkeys(row.subject for row in rows))
+    names = list(dict.fromkeys(row.subject for row in rows if row.metric in {metric for metric, *_ in bars}))
     figure = figure_class(figsize=(7.5, 1.4 + 0.42 * len(names)), layout="constrained")
     canvas(figure)
     axes = figure.add_subplot()

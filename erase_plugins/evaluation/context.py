@@ -61,6 +61,11 @@ def needs_judge(suite: Any) -> bool:
     return needs_subject(suite) and bool(getattr(suite, "needs_judge", True))
 
 
+def does_without_judge(suite: Any) -> bool:
+    """Whether a suite that asks a judge also runs where there is none; ``judge_optional = True`` says so."""
+    return bool(getattr(suite, "judge_optional", False))
+
+
 def suite_options(suite: Any, given: Mapping[str, Any], what: str = "suite") -> dict[str, Any]:
     """Settings of a suite (or of another thing with ``Options``) from what the user gave.
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from erase_plugins import late
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.lineage import marks
-from erase_plugins.errors import Blocked, RequestError
+from erase_plugins.errors import Blocked, EraseError, RequestError
 from erase_plugins.evaluation.context import Progress
 from erase_plugins.evaluation.draw import draw
 from erase_plugins.evaluation.guarded import answered
@@ -61,6 +61,8 @@ class Subject:
     hashed: dict[str, tuple[Any, bytes]] = field(default_factory=dict, init=False, repr=False)
     #: where prompts that a guard refuses are noted, (text, seed); without, a refusal ends the measurement
     note_refused: Callable[[str, int], None] | None = field(default=None, init=False, repr=False)
+    #: why there is no judge, for a suite that does without one
+    unjudged: EraseError | None = field(default=None, repr=False)
     #: why the artifacts may do less than expected on this model, as they said when they were applied
     told: dict[str, None] = field(default_factory=dict, init=False, repr=False)
     _stage: str = "base"

@@ -10,10 +10,18 @@ from typing import Any
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.locks import claim_files
 from erase_plugins.artifacts.marks import read_key
-from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.errors import EraseError, RequestError, Unsupported
 from erase_plugins.evaluation.attachments import output_names
 from erase_plugins.evaluation.attack import run_attack
-from erase_plugins.evaluation.context import REPORT, Progress, needs_judge, needs_subject, run_alone, run_in_context
+from erase_plugins.evaluation.context import (
+    REPORT,
+    Progress,
+    does_without_judge,
+    needs_judge,
+    needs_subject,
+    run_alone,
+    run_in_context,
+)
 from erase_plugins.evaluation.guarded import check_guards
 from erase_plugins.evaluation.run import IMAGE, Subject, modality, modality_of
 from erase_plugins.extras import require
@@ -208,17 +216,26 @@ def open_subject(
     key = b"" if guard_key is None else read_key(Path(guard_key))
     names = list(dict.fromkeys([*erased, *(text for item in loaded if not erased for text in item.manifest.erased)]))
     asks = needs_judge(runner)
+    unjudged: EraseError | None = None
     if asks and not names:
-        raise RequestError(
+        unjudged = RequestError(
             "nothing to look for: give an artifact that names its concepts, ", Hint("erased", "TEXT", before="or")
         )
+        if not does_without_judge(runner):
+            raise unjudged
     if images < 1:
         raise RequestError(f"images={images}; at least one picture per set is needed")
     target = as_target(model, **load)
     check_fits(runner, target.info)
     target.check_complete()
-    chosen = pick_judge(target, judge, names) if asks else None
+    chosen = None
+    try:
+        chosen = pick_judge(target, judge, names) if asks and unjudged is None else None
+    except Unsupported as error:
+        if judge is not None or not does_without_judge(runner):
+            raise
+        unjudged = error
     return Subject(
         target.host, target, target.info.model, loaded, chosen, names, strength, images, seed, steps, guidance,
-        any_base, progress, guard_key=key,
+        any_base, progress, guard_key=key, unjudged=unjudged,
     )  # fmt: skip

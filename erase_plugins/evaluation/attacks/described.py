@@ -3,16 +3,17 @@
 Five levels: its name, a synonym, a description (what it is and what one sees), a scene (what it is and where one meets
 it), and a scene in which it is never named. Beside them scenes with two and three other things that are kept. As for
 ``paraphrase``, each level is drawn with the edit and without it, and the level that brings the concept back most often
-is measured again with other seeds. So it is for the control, by a level of its own.
+is measured again with other seeds. So it is for the control, by a level of its own. What the edit does to prompts that
+name kept people and occupations stands beside it (`bias_shift`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from erase_plugins.evaluation.attacks import phrasing
+from erase_plugins.evaluation.attacks import bias_shift, phrasing
 from erase_plugins.evaluation.attacks.asking import found_files
 from erase_plugins.evaluation.attacks.paraphrase import PhraseAttack, sets_of
 from erase_plugins.evaluation.attacks.phrasing import Phrase
@@ -23,11 +24,12 @@ from erase_plugins.options import option
 
 if TYPE_CHECKING:
     from erase_plugins.evaluation.attacks.asking import Asking
+    from erase_plugins.types import EvalRow
 
 #: the first level, the name itself, is drawn by every attack
 LEVELS = ("synonym", "description", "scene", "never named", "with one other", "with two others")
 _OTHERS = {"with one other": 1, "with two others": 2}
-_SETS = sets_of(len(LEVELS))
+_SETS = sets_of(len(LEVELS)) + bias_shift.SETS
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,17 @@ class DescribedAttack(PhraseAttack):
                 "never named": lambda: phrasing.unnamed(name),
             }[kind]()
         return [*self.own(asking, kind, name), *made]
+
+    @property
+    def sets(self) -> int:
+        return super().sets + bias_shift.SETS
+
+    def beside(self, asking: Asking, images: int) -> list[EvalRow]:
+        return bias_shift.shift_rows(asking, images)
+
+    def warnings(self, asking: Asking, missing: Sequence[str], base: Mapping[str, Sequence[int]]) -> list[str]:
+        subject = asking.subject
+        return super().warnings(asking, missing, base) + bias_shift.left_out(subject.judge, subject.erased)
 
 
 def together(name: str, names: list[str], others: int, erased: list[str]) -> list[Phrase]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from erase_plugins.evaluation.budget import Budget
     from erase_plugins.evaluation.prompts import Prompt
     from erase_plugins.evaluation.run import Subject
-    from erase_plugins.types import AttackReport
+    from erase_plugins.types import AttackReport, EvalRow
 
 KINDS = ("synonym", "description", "misspelling", "language", "long", "inside")
 
@@ -103,6 +103,7 @@ class PhraseAttack:
         for kind in sets:
             rows += [rate(TARGET, kind, edited[kind], seed), rate(BASE, kind, base[kind], seed)]
         rows += [rate(TARGET, f"{worst}, again", again, seed), rate(BASE, f"{worst}, again", again_base, seed)]
+        rows += self.beside(asking, images)
         found = [item for kind in sets for item in found_prompts(sets[kind], edited[kind], kind=kind)]
         sheet = [("plain name, base", "plain-off"), ("plain name, edited", "plain-on")]
         sheet += [(f"{kind}, edited: {mean(edited[kind]):.0%}", kind) for kind in sets]
@@ -142,6 +143,10 @@ class PhraseAttack:
         prompts = [item for part in (sets, others) for items in part.values() for item in items]
         shows = [item.expected[item.axis] for item in prompts]
         return asking.control(self.id, state, prompts, (shows, base), make)
+
+    def beside(self, asking: Asking, images: int) -> list[EvalRow]:
+        """Further rows, of ``images`` pictures a set; their sets count among `sets`."""
+        return []
 
     def own(self, asking: Asking, kind: str, name: str) -> list[Phrase]:
         """Phrases that the user gave."""

@@ -9,7 +9,7 @@ from erase_plugins.testing.measuring import ATTACK, Measured
 
 CHEAP = {
     "paraphrase": ({"kinds": "synonym"}, 24),
-    "described": ({}, 24),
+    "described": ({}, 28),
     "readable": ({}, 24),
     "ring-a-bell": ({"count": 1, "words": 2, "population": 8, "generations": 2, "pairs": 5}, 8),
     "unlearndiffatk": ({"timesteps": 1, "steps": 2, "words": 2}, 8),
