@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
-import torch
 
 import erase_plugins as ep
 from erase_plugins.errors import RequestError, Unsupported
@@ -16,28 +16,6 @@ from erase_plugins.testing.models import changed_since
 from erase_plugins.testing.observe import snapshot
 from erase_plugins.workflow.measure import open_subject
 from tests.evaluation.attacks.fakes import FACTS
-
-
-def test_quantised_values():
-    weight = torch.tensor([[7.0, -7.0, 0.4, 3.6]])
-    assert torch.equal(weights.quantised(weight, 4), torch.tensor([[7.0, -7.0, 0.0, 4.0]]))  # scale 1: whole numbers
-    assert torch.equal(weights.quantised(torch.zeros(3), 8), torch.zeros(3))
-    blocks = torch.cat([torch.full((64,), 100.0), torch.full((64,), 0.01)])
-    assert torch.allclose(weights.quantised(blocks, 4), blocks, rtol=1e-6), (
-        "a small block beside a large one is not lost"
-    )
-    wide = torch.linspace(-1, 1, 100)
-    for bits, levels in ((4, 7), (8, 127)):
-        assert (weights.quantised(wide, bits) - wide).abs().max() <= 0.5 / levels + 1e-6
-    assert weights.quantised(wide.half(), 8).dtype == torch.float16
-
-
-def test_halves_are_complementary():
-    edited = [(object(), number) for number in range(5)]
-    first, second = (weights._changed(name, edited, 0) for name in ("one half off", "other half off"))
-    assert (len(first), len(second)) == (2, 3)
-    assert sorted(value for _, value in (*first, *second)) == [0, 1, 2, 3, 4]
-    assert weights._changed("one half off", edited[:1], 0) == []
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +55,10 @@ def test_what_is_known_without_the_attack_is_found(report):
 def test_success_is_measured_again_on_fresh_pictures_and_never_that_of_leaving_it_off(report):
     found, _, _ = report
     name = found.success.subject
-    assert name in ("strength 0.5", "strength 0.75", "strength 1.5", "8bit", "4bit", "one half off", "other half off")
+    assert name in (
+        "strength 0.5", "strength 0.75", "strength 1.5", "8bit", "4bit", "one half off", "other half off",
+        "pruned 30%", "pruned 50%", "LoRA merged",
+    )  # fmt: skip
     counted = [values(found, item.name)[0] for item in weights.VARIANTS if item.in_force and item.name != "edited"]
     assert values(found, name)[0] == max(counted)
     assert found.success.value == values(found, f"{name}, again")[0]
@@ -89,6 +70,21 @@ def test_success_is_measured_again_on_fresh_pictures_and_never_that_of_leaving_i
         text.startswith("the base draws it in ") and text.endswith("can always go back to it")
         for text in found.warnings
     )
+
+
+def test_pruning_and_a_random_lora_are_tried_and_leave_what_is_kept(report):
+    found, _, _ = report
+    tried = {item.name for item in weights.VARIANTS}
+    assert {"pruned 30%", "pruned 50%", "LoRA merged"} < tried == set(found.details["hits"])
+    assert values(found, "LoRA merged")[1] >= 0.6 and values(found, "pruned 30%")[1] >= 0.6
+    assert found.details["lora"] == "random-lora"
+    assert not any("not tried" in text for text in found.warnings)
+
+
+def test_pictures_at_quick_are_those_of_the_page():
+    page = (Path(__file__).parents[3] / "docs" / "attacks.md").read_text(encoding="utf-8")
+    row = next(line for line in page.splitlines() if line.startswith("| [`weights`]"))
+    assert row.split("|")[4].strip() == str(weights.WeightsAttack.budgets["quick"]) == str(12 * weights._SETS)
 
 
 def test_its_files(report):
