@@ -63,6 +63,7 @@ class Study:
         split: prompts to learn from and to measure with.
         images: pictures of a set.
         victims: the edited model first, then the controls; the last one counts.
+        before: pictures that the subject had been asked for when the attack began; a suite asks it for several attacks.
     """
 
     attack: Any
@@ -71,6 +72,7 @@ class Study:
     split: Split
     images: int
     victims: list[Victim]
+    before: int = 0
 
     @classmethod
     def of(cls, attack: Any, subject: Subject, budget: Budget, sets: int) -> Study:
@@ -83,7 +85,7 @@ class Study:
         images = per_set(budget, attack.id, sets, FEWEST)
         attacked = victims(subject, budget.options["reference"])
         return cls(attack, subject, budget, split_prompts(subject, budget.options["concept"] or subject.erased[0]),
-                   images, attacked)  # fmt: skip
+                   images, attacked, subject.queries)  # fmt: skip
 
     @property
     def prompts(self) -> list[Prompt]:
@@ -94,7 +96,7 @@ class Study:
     def asked(self) -> int:
         """Pictures that were looked at so far, of all victims."""
         subjects = {id(item): item for item in (self.subject, *(victim.subject for victim in self.victims))}
-        return sum(item.queries for item in subjects.values())
+        return sum(item.queries for item in subjects.values()) - self.before
 
     def looked(self) -> list[Prompt]:
         """Fewer, for looks while something is learned."""

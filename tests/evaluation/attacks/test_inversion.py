@@ -61,6 +61,13 @@ def test_report_and_files(pipe, tmp_path):
     assert note["prompts"] and all("<found>" in text and "owl" not in text for text in note["prompts"])
 
 
+def test_pictures_of_an_attack_before_are_not_counted(pipe):
+    """A suite and an audit ask one subject for all attacks."""
+    subject = tiny_subject(pipe)
+    asked = [run(subject).queries for _ in range(2)]
+    assert asked[0] == asked[1] <= SMALL and subject.queries == sum(asked)
+
+
 def test_two_looks_in_a_row_end_it_and_the_control_gets_no_more_steps(pipe):
     found = run(tiny_subject(pipe), {**CHEAP, "steps": 8})
     assert found.found["steps"] == 4
