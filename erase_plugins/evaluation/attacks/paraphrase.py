@@ -111,7 +111,7 @@ class PhraseAttack:
         return asking.report(
             self.id, rate(SUCCESS, worst, again, seed), {asking.control_state: control["again"]}, rows,
             {"kind": worst, "prompts": found + found_prompts(fresh, again, kind=worst)}, sheet,
-            seeds=(seed, seed + 1), warnings=self.warnings(asking, missing, base),
+            seeds=(seed, seed + 1), warnings=[*self.warnings(asking, missing, base), *cut_short(asking.subject, sets)],
             details={"images": images, "edited": edited, "base": base, "again": again, "plain": plain,
                      "control": control,
                      "prompts": {kind: [item.text for item in prompts] for kind, prompts in sets.items()}},
@@ -243,6 +243,15 @@ class ParaphraseAttack(PhraseAttack):
         if cut and "long" in base:
             told.append(f"captions of {', '.join(cut)} tokens were left out: the text encoder reads {room}")
         return told
+
+
+def cut_short(subject: Subject, sets: Mapping[str, Sequence[Prompt]]) -> list[str]:
+    """The warning about kinds of which the text encoder does not read every prompt to its end."""
+    count, room = token_counter(subject), subject.target.info.tokens - 2
+    kinds = [kind for kind, prompts in sets.items() if any(count(item.text) > room for item in prompts)]
+    if not kinds:
+        return []
+    return [f"the text encoder reads {room} tokens; the end of some prompts is cut: {', '.join(kinds)}"]
 
 
 def token_counter(subject: Subject) -> Any:

@@ -93,7 +93,7 @@ _SETS = 2 * (len(VARIANTS) + 4)
 class WeightsOptions:
     """Options of the attack."""
 
-    lora: str = option("", "LoRA file or artifact folder that is merged; a random LoRA on the attention if empty")
+    lora: str = option("", "file or artifact folder of a LoRA that is merged; a random one on the attention if empty")
 
 
 class WeightsAttack:

@@ -10,7 +10,8 @@ from erase_plugins.errors import RequestError, UnknownName, Unsupported
 from erase_plugins.evaluation.attack import run_attack
 from erase_plugins.evaluation.attack_summary import base_rate, control_kind
 from erase_plugins.evaluation.attacks import asking, paraphrase, phrasing
-from erase_plugins.evaluation.attacks.paraphrase import KINDS, ParaphraseAttack
+from erase_plugins.evaluation.attacks.paraphrase import KINDS, ParaphraseAttack, cut_short
+from erase_plugins.evaluation.prompts import Prompt
 from erase_plugins.testing.models import shared_pipeline
 from tests.evaluation.attacks.fakes import Subject, budget_of
 from tests.evaluation.attacks.stub import only_the_base_shows_it, tiny_subject
@@ -172,6 +173,19 @@ def test_options_and_own_words(tmp_path):
 def test_what_would_mean_nothing_is_refused(rule, told, tmp_path):
     with pytest.raises(Unsupported, match=told):
         run(rule, tmp_path / "w")
+
+
+@pytest.mark.parametrize(("tokens", "told"), [(32, []), (5, ["misspelling"]), (4, ["synonym", "misspelling"])])
+def test_prompts_that_the_text_encoder_cuts_are_told(tokens, told):
+    """Three words, two of which may be said as four letters and more: as many tokens, and two for start and end."""
+    sets = {"synonym": [prompt("a big owl")], "misspelling": [prompt("an owl"), prompt("an o w l")]}
+    found = cut_short(Subject(None, tokens=tokens), sets)
+    wanted = f"the text encoder reads {tokens - 2} tokens; the end of some prompts is cut: {', '.join(told)}"
+    assert found == ([wanted] if told else [])
+
+
+def prompt(text):
+    return Prompt(text, 1, {"concept": "owl"}, "concept")
 
 
 def test_too_small_a_budget(tmp_path):
