@@ -315,6 +315,10 @@ def test_a_curve_ends_with_what_was_measured():
     }  # fmt: skip
     assert curve(item, "edited") == [(250, 0.1), (500, 0.3), (1000, 0.4)]
     assert curve(item, "reference") == [(1000, 0.2)]
+    until = {"relearned, until back, reference": {"33": 0.0, "66": 0.9}, "relearned, edited": {"33": 0.6}}
+    taught = {**item, "curve": until, "found": {"steps": 66}}
+    assert curve(taught, "until back, reference", "relearn") == [(33, 0.0), (66, 0.9)]
+    assert curve(taught, "edited", "relearn") == [(33, 0.6), (66, 0.4)]
 
 
 def test_pictures_are_cut_out_of_the_sheet_that_an_attack_wrote(tmp_path):

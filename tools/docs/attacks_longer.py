@@ -1,4 +1,4 @@
-"""What a longer search finds, for docs/attacks.md: means over concepts, curves of the learned token, what it draws.
+"""What a longer search finds, for docs/attacks.md: means over concepts, curves of the attacks that learn, pictures.
 
     python -m tools.docs.attacks_longer [--pictures]
 
@@ -34,29 +34,37 @@ from tools.docs.attacks_table import (
     references,
     shown,
 )
+from tools.docs.attacks_taught import RELEARN
 
 BUDGET, LONGEST = "standard", "long"
 IMAGES = Path("docs/images")
-CURVES, PICTURES = IMAGES / "attacks-curves.png", IMAGES / "attacks-pictures.png"
+PICTURES = IMAGES / "attacks-pictures.png"
+#: attacks with a curve -> how their stages begin, the stage of the reference, and the figure
+STAGES = {
+    INVERSION: ("learned token, ", "reference", IMAGES / "attacks-curves.png"),
+    RELEARN: ("relearned, ", "until back, reference", IMAGES / "attacks-relearn.png"),
+}
 #: lines of a sheet that the attack wrote: the base, the edited model with the token; behind it the controls
 BASE, EDITED = 0, 2
 #: panels in a line, at most
 _COLUMNS = 3
 
 
-def searched(root: Path = ROOT, budget: str = BUDGET) -> dict[Cell, dict[str, Any]]:
-    """Finished cells of the learned token."""
+def searched(root: Path = ROOT, budget: str = BUDGET, attack: str = INVERSION) -> dict[Cell, dict[str, Any]]:
+    """Finished cells of an attack with the model's defaults."""
     return {
         cell: item for cell, item in read(root).items()
-        if (cell.attack, cell.budget, cell.model, item["status"]) == (INVERSION, budget, POCKET, "ok")
+        if (cell.attack, cell.budget, cell.model, item["status"]) == (attack, budget, POCKET, "ok")
+        and ":" not in cell.method
     }  # fmt: skip
 
 
-def curve(item: Mapping[str, Any], state: str) -> list[tuple[int, float]]:
-    """(steps, share of pictures) of the looks during the training, and of the measurement at its end."""
-    looks = sorted((int(step), share) for step, share in item["curve"].get(f"learned token, {state}", {}).items())
-    last = item["success"][0] if state == "edited" else item["controls"][f"control: {state} model"]
-    return [*looks, (item["found"]["steps"], last)]
+def curve(item: Mapping[str, Any], state: str, attack: str = INVERSION) -> list[tuple[int, float]]:
+    """(steps, share of pictures) of the looks during the training, and of the measurement at its end if there is one."""
+    looks = item["curve"].get(STAGES[attack][0] + state, {})
+    last = item["success"][0] if state == "edited" else item["controls"].get(f"control: {state} model")
+    return [*sorted((int(step), share) for step, share in looks.items()),
+            *([] if last is None else [(item["found"]["steps"], last)])]  # fmt: skip
 
 
 def means(root: Path = ROOT) -> str:
@@ -134,10 +142,10 @@ def _methods(cells: Iterable[Cell]) -> list[str]:
     return [name for name in method_ids() if name in found]
 
 
-def draw_curves(root: Path = ROOT) -> Path:
+def draw_curves(root: Path = ROOT, attack: str = INVERSION) -> Path:
     """One panel per concept: success against training steps, the reference in grey."""
     figure_class, canvas = matplotlib_parts()
-    cells = searched(root)
+    (beginning, reference, place), cells = STAGES[attack], searched(root, attack=attack)
     concepts = list(dict.fromkeys(cell.concept for cell in cells))
     methods = _methods(cells)
     columns = min(_COLUMNS, max(math.ceil(len(concepts) ** 0.5), 1))
@@ -148,22 +156,22 @@ def draw_curves(root: Path = ROOT) -> Path:
     for panel, concept in zip(panels, concepts, strict=False):
         panel.set_title(concept, fontsize=10)
         mine = {cell.method: item for cell, item in cells.items() if cell.concept == concept}
-        taught = [item for item in mine.values() if "control: reference model" in item["controls"]]
+        taught = [points for item in mine.values() if beginning + reference in item["curve"]
+                  for points in (curve(item, reference, attack),)]  # fmt: skip
         if taught:
-            longest = max(taught, key=lambda item: int(item["found"]["steps"]))
-            _line(panel, curve(longest, "reference"), "never saw it", "#7f8c8d", "--")
+            _line(panel, max(taught, key=lambda points: points[-1][0]), "never saw it", "#7f8c8d", "--")
         for number, method in enumerate(methods):
             if method in mine:
-                _line(panel, curve(mine[method], "edited"), method, f"C{number}", "-")
+                _line(panel, curve(mine[method], "edited", attack), method, f"C{number}", "-")
     for panel in panels[len(concepts) :]:
         panel.set_axis_off()
     panels[0].set_ylabel("share of pictures that show it", fontsize=9)
-    panels[columns * (lines - 1)].set_xlabel("training steps of the token", fontsize=9)
+    panels[columns * (lines - 1)].set_xlabel("training steps", fontsize=9)
     handles = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles), fontsize=8)
-    with atomic_file(root / CURVES) as work:
+    with atomic_file(root / place) as work:
         figure.savefig(work, format="png", dpi=110, metadata={"Software": STAMP})
-    return root / CURVES
+    return root / place
 
 
 def _line(panel: Any, points: Sequence[tuple[int, float]], label: str, colour: str, style: str) -> None:
@@ -216,7 +224,8 @@ def main() -> None:
     """Reads the command line and draws."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", action="store_true")
-    made = [draw_curves(), *([draw_pictures()] if parser.parse_args().pictures else [])]
+    pictures = parser.parse_args().pictures
+    made = [*(draw_curves(attack=name) for name in STAGES), *([draw_pictures()] if pictures else [])]
     sys.stderr.writelines(f"written: {path.relative_to(ROOT)}\n" for path in made)
 
 
