@@ -60,7 +60,7 @@ def searched(root: Path = ROOT, budget: str = BUDGET, attack: str = INVERSION) -
 
 
 def curve(item: Mapping[str, Any], state: str, attack: str = INVERSION) -> list[tuple[int, float]]:
-    """(steps, share of pictures) of the looks during the training, and of the measurement at its end if there is one."""
+    """(steps, share of pictures) of the looks during training, and of the measurement at its end if there is one."""
     looks = item["curve"].get(STAGES[attack][0] + state, {})
     last = item["success"][0] if state == "edited" else item["controls"].get(f"control: {state} model")
     return [*sorted((int(step), share) for step, share in looks.items()),
