@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from erase_plugins.pocket.judge import PocketJudge
 from erase_plugins.pocket.world import FOLDER, pocket_world
 from tools.pocket import networks
 from tools.pocket.drawing import draw, grid, judge_images, load_judge, load_pipeline, sampler
-from tools.pocket.measure import Ask, full_prompts, measure, name_prompts, rate, synonym_prompts
+from tools.pocket.measure import Ask, free_prompts, full_prompts, measure, name_prompts, rate, synonym_prompts
 from tools.pocket.recipe import Recipe
 
 WORLD = pocket_world()
@@ -134,6 +135,16 @@ def test_measure_counts_hits(monkeypatch, pocket_pipe):
     assert len(result["name"]["missed"]) == 155
 
 
+def test_prompts_in_free_phrasing_name_their_concept_and_no_caption_is_among_them():
+    asks = free_prompts(WORLD)
+    assert [ask.concept for ask in asks] == [item.name for item in WORLD.concepts]
+    assert all(re.search(rf"\b{ask.concept}\b", ask.prompt) for ask in asks)
+    lengths = [len(ask.prompt.split()) for ask in asks]
+    assert min(lengths) >= 5 and max(lengths) <= 14
+    looks = re.compile("|".join(rf"\b{word}\b" for word in (*WORLD.styles, "background")))
+    assert not any(looks.search(ask.prompt) for ask in asks), "the words of the training's captions"
+
+
 def test_shipped_quality_is_complete():
     quality = json.loads((FOLDER / "quality.json").read_text(encoding="utf-8"))
     assert quality["vae_psnr_db"] > 28
@@ -144,6 +155,6 @@ def test_shipped_quality_is_complete():
         for key in ("drawn", "name", "synonym", "judge_on_training_pictures")
     )
     card = (FOLDER / "README.md").read_text(encoding="utf-8")
-    for key in ("drawn", "name", "synonym"):
+    for key in ("drawn", "name", "synonym", "free"):
         assert f"{100 * quality[key]['concept']['value']:.1f} %" in card
     assert f"{quality['vae_psnr_db']:.1f} dB" in card

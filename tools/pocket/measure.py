@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from tools.pocket.compose import Pictures
 
 
+FREE = Path(__file__).with_name("free_prompts.txt")
+
+
 @dataclass(frozen=True)
 class Ask:
     """A prompt with what its picture has to show (None: not asked)."""
@@ -62,6 +65,13 @@ def name_prompts(world: World) -> list[Ask]:
 def synonym_prompts(world: World) -> list[Ask]:
     """ "a <synonym>" for each synonym of each concept."""
     return [Ask(f"a {word}", item.name) for item in world.concepts for word in item.synonyms]
+
+
+def free_prompts(world: World) -> list[Ask]:
+    """One prompt in free phrasing for each concept, written by hand; the captions of the training know none of them."""
+    lines = [line.split(" | ") for line in FREE.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    texts = dict(lines)
+    return [Ask(texts[item.name], item.name) for item in world.concepts if item.name in texts]
 
 
 def rate(hits: Sequence[bool]) -> dict[str, float | int]:
@@ -100,6 +110,7 @@ def measure(
         "drawn": full_prompts(world, _rng(seed)),
         "name": name_prompts(world),
         "synonym": synonym_prompts(world),
+        "free": free_prompts(world),
     }
     asks = [ask for group in groups.values() for ask in group]
     images = draw(pipe, [ask.prompt for ask in asks], seed, on_drawn)
