@@ -11,7 +11,7 @@ from erase_plugins.errors import Unsupported
 from erase_plugins.evaluation.sheet import contact_sheet
 from erase_plugins.types import EvalRow
 from tools.docs import attacks_table
-from tools.docs.attacks_longer import against_steps, curve, cut, longest, means
+from tools.docs.attacks_longer import against_steps, curve, cut, longest, means, until_back
 from tools.docs.attacks_table import CELLS, Cell, comes_back, plan, read, run, tables
 
 MADE = {
@@ -215,6 +215,33 @@ def write(folder, cell, item):
         "status": "ok",
     }
     (folder / CELLS / f"{cell.key}.json").write_text(json.dumps(item | told))
+
+
+def test_steps_until_it_is_back_as_a_share_of_those_of_the_reference(made, monkeypatch):
+    folder, _, refused = made
+    refused.clear()
+    steps = {
+        ("uce", "owl"): (33, 132),
+        ("esd", "owl"): (66, None),
+        ("uce", "car"): (None, 66),
+        ("uce", "rose"): (5, None),
+    }
+
+    def measured(cell, pipe, work):
+        edited, never_saw = steps[cell.method, cell.concept]
+        back = {"relearned, edited": edited, "relearned, reference": never_saw}
+        own = {} if never_saw is None else {"control_steps": never_saw}
+        return {**MADE, "against": "control: reference model", "found": {"steps_until_back": back, "steps": 9, **own}}
+
+    monkeypatch.setattr(attacks_table, "measured", measured)
+    run([Cell(concept, "relearn", method, "standard") for method, concept in steps], folder)
+    assert until_back(folder).splitlines() == [
+        "| | car | owl | mean |",
+        "|---|---|---|---|",
+        "| never saw it | 66 steps | 132 steps | |",
+        "| `uce` | never | 33 (25%) | 25% |",
+        "| `esd` | never | 66 (50%) | 50% |",
+    ]
 
 
 @pytest.mark.parametrize("budget", ["quick", "standard"])

@@ -34,7 +34,7 @@ from tools.docs.attacks_table import (
     references,
     shown,
 )
-from tools.docs.attacks_taught import RELEARN
+from tools.docs.attacks_taught import RELEARN, against_reference
 
 BUDGET, LONGEST = "standard", "long"
 IMAGES = Path("docs/images")
@@ -104,6 +104,11 @@ def against_steps(root: Path = ROOT) -> str:
         told = " | ".join(f"{share:.0%}" for share in (named, *shares))
         rows.append(f"| `{method}`{_fewer(len(mine), most)} | {told} |")
     return "\n".join(rows)
+
+
+def until_back(root: Path = ROOT) -> str:
+    """Markdown: steps of fine-tuning until each concept was back, against those of the reference."""
+    return against_reference(read(root), method_ids(), BUDGET, POCKET)
 
 
 def longest(root: Path = ROOT) -> str:

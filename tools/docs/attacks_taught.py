@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -56,3 +56,33 @@ def steps(cell: Cell, cells: Mapping[Cell, Item], longest: Mapping[Group, Item])
     mine, other = (found["found"]["steps_until_back"] for found in (item, longest[group(cell)]))
     told = [mine[_EDITED], next(other[name] for name in _CONTROLS if name in other)]
     return f"; {', '.join(f'after {done} steps' if done else 'never' for done in told)}"
+
+
+def against_reference(cells: Mapping[Cell, Item], methods: Sequence[str], budget: str, model: str) -> str:
+    """Markdown: steps until each concept was back, as a share of the steps that a model needs which never saw it.
+
+    Args:
+        cells: what is finished.
+        methods: of the lines, in this order; those without a cell are left out.
+        budget, model: of the cells.
+    """
+    found = {
+        (cell.method, cell.concept): item["found"]["steps_until_back"][_EDITED] for cell, item in cells.items()
+        if (cell.attack, cell.budget, cell.model, item["status"]) == (RELEARN, budget, model, "ok")
+    }  # fmt: skip
+    longest, known = longest_taught(cells), {}
+    for concept in sorted({concept for _, concept in found}):
+        item = longest[concept, budget, model]
+        steps_of = item["found"]["steps_until_back"].get(_CONTROLS[0])
+        if ITS_OWN in item["found"] and steps_of:
+            known[concept] = steps_of
+    rows = [f"| | {' | '.join(known)} | mean |", "|---" * (len(known) + 2) + "|",
+            f"| never saw it | {' | '.join(f'{done} steps' for done in known.values())} | |"]  # fmt: skip
+    for method in methods:
+        mine = {concept: found.get((method, concept)) for concept in known}
+        if any(mine.values()):
+            shares = {concept: done / known[concept] for concept, done in mine.items() if done}
+            told = [f"{mine[concept]} ({shares[concept]:.0%})" if concept in shares else "never" for concept in known]
+            mean = sum(shares.values()) / len(shares)
+            rows.append(f"| `{method}` | {' | '.join(told)} | {mean:.0%} |")
+    return "\n".join(rows)

@@ -202,6 +202,7 @@ def pages(root: Path) -> dict[Path, Callable[[], str]]:
                 "means": attacks_longer.means(root),
                 "steps": attacks_longer.against_steps(root),
                 "longest": attacks_longer.longest(root),
+                "until-back": attacks_longer.until_back(root),
                 FLOW: attacks_table.tables(root, model=FLOW),
                 f"{FLOW}-{FEW}": attacks_table.tables(root, FEW, FLOW),
             },
