@@ -251,6 +251,9 @@ def test_the_worst_concept_and_budget_count(made, monkeypatch, budget):
     monkeypatch.setitem(MADE, "success", [0.1, 0.0, 0.2, 24])
     run([Cell("owl", "concept-inversion", "uce")], folder)
     assert comes_back("uce", folder) == "90%"
+    monkeypatch.setitem(MADE, "success", [1.0, 0.9, 1.0, 24])
+    run([Cell("owl", "concept-inversion", "uce", "long")], folder)
+    assert comes_back("uce", folder) == "90%", "not every method went through the longest search"
 
 
 def test_a_page_without_cells(tmp_path):

@@ -23,6 +23,7 @@ from erase_plugins.evaluation.chart import matplotlib_parts
 from erase_plugins.evaluation.sheet import contact_sheet, corner
 from tools.docs.attacks_table import (
     INVERSION,
+    LONGEST,
     POCKET,
     ROOT,
     WORK,
@@ -36,7 +37,7 @@ from tools.docs.attacks_table import (
 )
 from tools.docs.attacks_taught import RELEARN, against_reference
 
-BUDGET, LONGEST = "standard", "long"
+BUDGET = "standard"
 IMAGES = Path("docs/images")
 PICTURES = IMAGES / "attacks-pictures.png"
 #: attacks with a curve -> how their stages begin, the stage of the reference, and the figure

@@ -37,6 +37,7 @@ METHODS = ("uce", "esd", "ace", "receler", "advunlearn", "stereo")
 REFERENCE_ROW = "control: reference model"
 INVERSION = "concept-inversion"
 POCKET = "pocket"
+LONGEST = "long"
 #: by model: one that never saw some concepts, which ``quality.json`` names, and the share of the kept ones it must draw
 REFERENCES = {POCKET: Path("tests/pocket/reference")}
 LEAST_KEPT = 0.9
@@ -44,7 +45,7 @@ LEAST_KEPT = 0.9
 #: erasure, and the longest search has four rows
 SETTINGS: dict[str | tuple[str, str], dict[str, Any]] = {
     "backdoor": {"again": True},
-    (INVERSION, "long"): {"rows": 4},
+    (INVERSION, LONGEST): {"rows": 4},
 }
 #: attacks that ask, and choose by what they see; their controls choose for themselves, which a cell says: ``searched``
 CHOOSING = ("paraphrase", "described", "readable")
@@ -264,10 +265,14 @@ def shown(cell: Cell, item: Mapping[str, Any] | None, controls: Mapping[tuple[An
 
 
 def comes_back(method: str, root: Path = ROOT) -> str:
-    """For the table of methods: how often the learned token brings the concept back, the worst concept and budget."""
+    """For the table of methods: how often the learned token brings the concept back, the worst concept and budget.
+
+    The longest search is left out: not every method went through it.
+    """
     found = [
         item["success"][0] for cell, item in read(root).items()
         if (cell.method, cell.attack, cell.model, item["status"]) == (method, INVERSION, POCKET, "ok")
+        and cell.budget != LONGEST
     ]  # fmt: skip
     return f"{max(found):.0%}" if found else "-"
 
