@@ -47,7 +47,7 @@ def address(tmp_path_factory, hub):
     (place / "passing").mkdir()
     port = own_port()
     words = ("-m", "erase_plugins.cli.main", "ui", "--port", str(port), "--no-browser", "--device", "cpu",
-             "--images", "2", "--budget", "32")  # fmt: skip
+             "--images", "2", "--budget", "38")  # fmt: skip
     with (place / "log").open("wb") as log:
         process = subprocess.Popen([PYTHON, *words], cwd=place, env=env, stdout=log, stderr=log)
         try:

@@ -18,7 +18,7 @@ class TestBuiltInSuites(SuiteContract):
 
 class TestBuiltInAttacks(AttackContract):
     names = ("weights",)
-    queries = 32
+    queries = 38
 
 
 def row(value=0.5, low=0.25, high=0.75, n=4, subject="s"):
