@@ -6,15 +6,14 @@ is kept, so the same call after a kill goes on with the next one, and with what 
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins.errors import EraseError, MissingExtra, RequestError, RunCancelled, UnknownName, Unsupported
+from erase_plugins.errors import MissingExtra, RequestError, UnknownName, Unsupported
 from erase_plugins.evaluation.attachments import not_written, output_names
 from erase_plugins.evaluation.attack import run_attack
 from erase_plugins.evaluation.attack_summary import (
@@ -28,15 +27,14 @@ from erase_plugins.evaluation.attack_summary import (
 from erase_plugins.evaluation.attacks.rates import PLAIN
 from erase_plugins.evaluation.attacks.reference import find_reference
 from erase_plugins.evaluation.budget import find_budget
+from erase_plugins.evaluation.parts import ids_of, kept_report, options_of, run_parts
 from erase_plugins.evaluation.saved import record_name
 from erase_plugins.evaluation.wording import counted
 from erase_plugins.extras import missing_extras
-from erase_plugins.hints import stored
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.late import FUNCTIONS
 from erase_plugins.needs import packages_of
 from erase_plugins.options import option
-from erase_plugins.plain_text import first_line
 from erase_plugins.types import Attachment, AttackReport, EvalReport, EvalRow
 
 if TYPE_CHECKING:
@@ -115,8 +113,7 @@ def chosen(names: str) -> list[Any]:
     Raises:
         UnknownName: not registered.
     """
-    wanted = dict.fromkeys(name.strip() for name in names.split(",") if name.strip())
-    return list(FUNCTIONS["attacks"](tuple(wanted)))
+    return list(FUNCTIONS["attacks"](ids_of(names)))
 
 
 def affordable(runners: Sequence[Any], budget: str | int, named: bool) -> dict[str, int]:
@@ -159,26 +156,17 @@ def attack_all(
     Returns:
         The reports, and by attack why it was not run.
     """
-    done: list[AttackReport] = []
-    not_run: dict[str, str] = {}
-    for number, runner in enumerate(runners):
-        progress(f"attack {runner.id}", number, len(runners))
-        try:
-            done.append(_one(subject, runner, budget, work / runner.id, progress, reference))
-        except RunCancelled:
-            raise
-        except EraseError as error:
-            not_run[runner.id] = stored(error)
-        except Exception as error:  # a stranger's attack may raise anything
-            not_run[runner.id] = first_line(error)
-    progress("attacks", len(runners), len(runners))
-    return done, not_run
+
+    def make(runner: Any) -> AttackReport:
+        return _one(subject, runner, budget, work / runner.id, progress, reference)
+
+    done, not_run = run_parts(runners, make, progress, "attack")
+    return list(done.values()), not_run
 
 
 def with_reference(runner: Any, reference: str) -> dict[str, str]:
     """The setting that names the reference, for an attack or a suite that takes one."""
-    names = {item.name for item in fields(runner.Options)} if getattr(runner, "Options", None) else set()
-    return {"reference": reference} if reference and "reference" in names else {}
+    return {"reference": reference} if reference and "reference" in options_of(runner) else {}
 
 
 def _one(
@@ -187,12 +175,9 @@ def _one(
     lacking = missing_extras(packages_of(runner))
     if lacking:
         raise MissingExtra(f"attack {runner.id}", ",".join(lacking))
-    place = folder / record_name(runner.id)
-    if place.is_file():
-        try:
-            return AttackReport.from_dict(json.loads(place.read_text(encoding="utf-8")))
-        except (EraseError, ValueError):  # torn by a crash of the machine; made again
-            shutil.rmtree(folder, ignore_errors=True)
+    known = kept_report(folder / record_name(runner.id), AttackReport.from_dict)
+    if known is not None:
+        return known
     shown = lambda stage, done, total: progress(f"{runner.id}: {stage}", done, total)  # noqa: E731
     settings = with_reference(runner, reference)
     return run_attack(runner, lambda: subject, budget, settings=settings, out=folder, progress=shown)

@@ -6,26 +6,23 @@ kept with its files, so the same call after a kill goes on with the next one.
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins.errors import EraseError, RequestError, RunCancelled, Unsupported
+from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.evaluation.attachments import output_names
 from erase_plugins.evaluation.attacks.reference import find_reference
 from erase_plugins.evaluation.context import REPORT, needs_judge, needs_subject, run_in_context
 from erase_plugins.evaluation.full_report import TABLE, handed_on, merged, prefixed, table, warnings_of
+from erase_plugins.evaluation.parts import ids_of, kept_report, options_of, run_parts
 from erase_plugins.extras import require
-from erase_plugins.hints import stored
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.late import FUNCTIONS
 from erase_plugins.needs import lacks, packages_of
 from erase_plugins.options import option
-from erase_plugins.plain_text import first_line
 from erase_plugins.types import BUDGETS, Attachment, EvalReport
 
 if TYPE_CHECKING:
@@ -77,7 +74,7 @@ class FullSuite:
         parts = self.chosen(ctx.options["suites"], subject.target.info)
         if ctx.options["reference"]:
             find_reference(ctx.options["reference"])
-        done, not_run = self._run_all(parts, subject, ctx)
+        done, not_run = run_parts(parts, lambda part: _one(part, subject, ctx), ctx.progress, "suite")
         if not done:
             raise Unsupported(
                 "no suite could be run; " + ("; ".join(map(": ".join, not_run.items())) or "none fits the model")
@@ -109,31 +106,13 @@ class FullSuite:
             UnknownName: not registered.
             RequestError: this one.
         """
-        wanted = dict.fromkeys(name.strip() for name in names.split(",") if name.strip())
-        found = {item.id: item for item in FUNCTIONS["suites"](tuple(wanted))}
+        wanted = ids_of(names)
+        found = {item.id: item for item in FUNCTIONS["suites"](wanted)}
         if wanted and self.id in found:
             raise RequestError(f"suite {self.id} cannot be a part of itself; leave it out of suites")
         if wanted:
             return list(found.values())
         return [item for item in found.values() if item.id != self.id and needs_subject(item) and not lacks(item, info)]
-
-    def _run_all(
-        self, parts: Sequence[Any], subject: Any, ctx: SuiteContext
-    ) -> tuple[dict[str, EvalReport], dict[str, str]]:
-        done: dict[str, EvalReport] = {}
-        not_run: dict[str, str] = {}
-        for number, part in enumerate(parts):
-            ctx.progress(f"suite {part.id}", number, len(parts))
-            try:
-                done[part.id] = _one(part, subject, ctx)
-            except RunCancelled:
-                raise
-            except EraseError as error:
-                not_run[part.id] = stored(error)
-            except Exception as error:  # a stranger's suite may raise anything
-                not_run[part.id] = first_line(error)
-        ctx.progress("suites", len(parts), len(parts))
-        return done, not_run
 
 
 def _one(part: Any, subject: Any, ctx: SuiteContext) -> EvalReport:
@@ -146,12 +125,10 @@ def _one(part: Any, subject: Any, ctx: SuiteContext) -> EvalReport:
     if needs_judge(part) and subject.judge is None:
         raise subject.unjudged or Unsupported("it asks a judge, and there is none")
     folder = _folder(ctx.work, part.id, subject)
-    if (folder / REPORT).is_file():
-        try:
-            return EvalReport.from_dict(json.loads((folder / REPORT).read_text(encoding="utf-8")))
-        except (EraseError, ValueError):  # torn by a crash of the machine; made again
-            shutil.rmtree(folder, ignore_errors=True)
-    names = {item.name for item in fields(part.Options)} if getattr(part, "Options", None) else set()
+    known = kept_report(folder / REPORT, EvalReport.from_dict)
+    if known is not None:
+        return known
+    names = options_of(part)
     settings: dict[str, Any] = {
         name: ctx.options[name] for name in ("budget", "reference") if name in names and ctx.options[name]
     }
