@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from erase_plugins.evaluation.attacks.rates import REFERENCE, control_row
 from tools.docs.attacks_taught import RELEARN, is_taught, longest_taught, steps
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +35,7 @@ ATTACKS = (
     "readable", "edit", "described", "probe",
 )  # fmt: skip
 METHODS = ("uce", "esd", "ace", "receler", "advunlearn", "stereo")
-REFERENCE_ROW = "control: reference model"
+REFERENCE_ROW = control_row(REFERENCE)
 INVERSION = "concept-inversion"
 POCKET = "pocket"
 LONGEST = "long"
