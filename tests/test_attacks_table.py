@@ -45,6 +45,28 @@ def test_the_most_telling_cells_come_first():
     assert attacks_table.method_ids()[0] == "uce" and "gs-lora" not in attacks_table.method_ids()
 
 
+def test_two_edits_are_attacked_at_once(monkeypatch, tmp_path):
+    erased, attacked = [], []
+
+    def erase(_, concept, method, *, options, out, **__):
+        out.mkdir(parents=True)
+        (out / "erase.json").touch()
+        erased.append((concept, method, options))
+
+    def attack(_, places, name, **__):
+        attacked.append([place.name for place in places])
+        raise Unsupported("enough")
+
+    monkeypatch.setattr("erase_plugins.erase", erase)
+    monkeypatch.setattr("erase_plugins.attack", attack)
+    cell = Cell("owl", "probe", "uce+esd:iterations=2")
+    with pytest.raises(Unsupported, match="enough"):
+        attacks_table.measured(cell, None, tmp_path)
+    assert erased == [("owl", "uce", {}), ("owl", "esd", {"iterations": "2"})]
+    assert attacked == [["owl-uce", "owl-esd-iterations-2"]]
+    assert cell.key == "owl-probe-uce+esd-iterations-2"
+
+
 def test_finished_cells_are_kept_and_others_tried_again(made):
     folder, cells, refused = made
     run(OWL, folder)

@@ -16,9 +16,11 @@ def load_pocket(pictures: int = 4, checkpoint: str = "pocket") -> Result:
         pictures: in the latent.
         checkpoint: entry of ``models/checkpoints``; the embedded model draws in its place while it is not there.
     """
-    from erase_plugins.families.source import POCKET, POCKET_FLOW, pocket_folder
+    from erase_plugins.families.source import POCKET, POCKET_FLOW, POCKET_NATURAL, pocket_folder
 
     from .. import pocket, real
+
+    embedded = checkpoint in (POCKET, POCKET_NATURAL)
 
     if checkpoint == POCKET_FLOW:
         from .. import pocket_flow
@@ -27,23 +29,24 @@ def load_pocket(pictures: int = 4, checkpoint: str = "pocket") -> Result:
         both = pocket_flow.load_model(folder, POCKET_FLOW), pocket_flow.load_clip(folder)
         told = "drawn by pocket-flow, which comes with erase-plugins"
         return Result((*both, pocket.load_vae(folder), *pocket_latent(pictures).values, told))
-    path = None if checkpoint == POCKET else real.path_of(checkpoint)
+    path = None if embedded else real.path_of(checkpoint)
     if path is not None:
         *parts, latent = real.load(path, pictures)
         return Result((*parts, latent, f"drawn by {checkpoint}"))
-    folder = pocket_folder()
-    model, clip, vae = pocket.load_model(folder, POCKET), pocket.load_clip(folder), pocket.load_vae(folder)
-    text = "drawn by pocket, which comes with erase-plugins" if checkpoint == POCKET else real.stand_in(checkpoint)
-    return Result((model, clip, vae, *pocket_latent(pictures).values, text), text if checkpoint != POCKET else "")
+    name = checkpoint if embedded else POCKET
+    folder = pocket_folder(name)
+    model, clip, vae = pocket.load_model(folder, name), pocket.load_clip(folder), pocket.load_vae(folder)
+    text = f"drawn by {name}, which comes with erase-plugins" if embedded else real.stand_in(checkpoint)
+    return Result((model, clip, vae, *pocket_latent(pictures).values, text), "" if embedded else text)
 
 
 def _checkpoints() -> list[str]:
     """Entries of the list, the embedded models first."""
-    from erase_plugins.families.source import POCKET, POCKET_FLOW
+    from erase_plugins.families.source import POCKET, POCKET_FLOW, POCKET_NATURAL
 
     from .. import real
 
-    return [POCKET, POCKET_FLOW, *real.names()]
+    return [POCKET, POCKET_NATURAL, POCKET_FLOW, *real.names()]
 
 
 def _state(checkpoint: Any = None, **_: Any) -> Any:
@@ -75,9 +78,9 @@ SPECS = (
         inputs=(
             Input("pictures", "INT", "How many pictures are drawn at once from the latent.", required=False,
                   options={"default": 4, "min": 1, "max": 64}),
-            Input("checkpoint", "COMBO", "pocket (a UNet), pocket-flow (a flow transformer), or a file in "
-                  "models/checkpoints. While that file is not there, pocket draws in its place, and the report says "
-                  "so.", required=False, choices=_checkpoints,
+            Input("checkpoint", "COMBO", "pocket (a UNet), pocket-natural (the same, understands free phrasing), "
+                  "pocket-flow (a flow transformer), or a file in models/checkpoints. While that file is not there, "
+                  "pocket draws in its place, and the report says so.", required=False, choices=_checkpoints,
                   options={"default": "pocket"}),
         ),
         outputs=(

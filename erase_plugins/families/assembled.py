@@ -22,6 +22,11 @@ PARTS = "parts.json"
 _KIND = "assembled model"
 
 
+def whole(folder: Path, cache: Path | None = None) -> Path:
+    """The folder itself, or what `assembled` makes of it if it has files of another one."""
+    return assembled(folder, cache) if (folder / PARTS).is_file() else folder
+
+
 def assembled(folder: Path, cache: Path | None = None) -> Path:
     """The whole folder, made at the first call.
 

@@ -12,11 +12,12 @@ from typing import Any
 from erase_plugins.errors import CorruptArtifact, HubError, RequestError, Unsupported
 
 POCKET, POCKET_CLASSIFIER, POCKET_FLOW = "pocket", "pocket-classifier", "pocket-flow"
+POCKET_NATURAL = "pocket-natural"
 POCKET_LM, POCKET_LM_RETAINED = "pocket-lm", "pocket-lm-retained"
 #: embedded models and their folders
 EMBEDDED = {
-    POCKET: "model", POCKET_CLASSIFIER: "classifier", POCKET_FLOW: "flow", POCKET_LM: "language",
-    POCKET_LM_RETAINED: "language_retained",
+    POCKET: "model", POCKET_CLASSIFIER: "classifier", POCKET_FLOW: "flow", POCKET_NATURAL: "natural",
+    POCKET_LM: "language", POCKET_LM_RETAINED: "language_retained",
 }  # fmt: skip
 #: an embedded model -> the same one that never saw a part of its data
 TWINS = {POCKET_LM: POCKET_LM_RETAINED}
@@ -70,13 +71,13 @@ def public_name(model: str) -> str:
 def pocket_folder(model: str = POCKET) -> Path:
     """Folder of an embedded model.
 
-    ``pocket`` draws, ``pocket-flow`` draws the same as a flow transformer, ``pocket-classifier`` tells what is drawn,
-    ``pocket-lm`` knows invented people, and ``pocket-lm-retained`` is the same model trained without twelve of them.
+    ``pocket`` draws, ``pocket-natural`` draws the same and understands free phrasing, ``pocket-flow`` draws the same as
+    a flow transformer, ``pocket-classifier`` tells what is drawn, ``pocket-lm`` knows invented people, and
+    ``pocket-lm-retained`` is the same model trained without twelve of them.
     """
-    from erase_plugins.families.assembled import PARTS, assembled
+    from erase_plugins.families.assembled import whole
 
-    folder = Path(__file__).resolve().parent.parent / "pocket" / EMBEDDED[model]
-    return assembled(folder) if (folder / PARTS).is_file() else folder
+    return whole(Path(__file__).resolve().parent.parent / "pocket" / EMBEDDED[model])
 
 
 def find_source(model: str, revision: str | None = None) -> Source:
@@ -102,7 +103,7 @@ def find_source(model: str, revision: str | None = None) -> Source:
         return _file_source(path)
     if path.suffix in (".safetensors", ".ckpt") or model.count("/") != 1 or model.startswith((".", "/", "~")):
         raise RequestError(
-            f"no model at '{path.name}'; give 'pocket', 'pocket-flow', 'pocket-classifier', 'pocket-lm', a model "
+            f"no model at '{path.name}'; give 'pocket', 'pocket-natural', 'pocket-flow', 'pocket-classifier', 'pocket-lm', a model "
             "folder of diffusers or transformers, a .safetensors checkpoint, or a Hub id"
         )
     return _hub_source(model, revision)

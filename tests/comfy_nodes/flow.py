@@ -1,4 +1,4 @@
-"""Runs inside the ComfyUI interpreter: the Erase node on FLUX and SD3 models; prints what `flow_cases` found as JSON.
+"""Runs inside the ComfyUI interpreter: the Erase node on FLUX, SD3 and embedded models; prints what `flow_cases` found as JSON.
 
 Usage: python flow.py COMFY_DIR WORK, with this repository on PYTHONPATH. The test of the same name asserts.
 """
@@ -16,13 +16,14 @@ def main(folder: str, work: Path) -> None:
     import comfy.options
 
     comfy.options.enable_args_parsing()
-    from flow_cases import compared, embedded
+    from flow_cases import compared, embedded, understood
 
     found = {}
     for name in ("flux", "sd3"):
         found[name] = compared(name, work)
         print(name, json.dumps(found[name]), file=sys.stderr)
     found["pocket-flow"] = embedded()
+    found["pocket-natural"] = understood()
     print("RESULT " + json.dumps(found))
 
 

@@ -280,6 +280,21 @@ def embedded() -> dict[str, Any]:
     return found
 
 
+def understood() -> dict[str, Any]:
+    """pocket-natural out of the loader node: its CLIP beside the pipeline's, and beside pocket's, on free phrasing."""
+    from comfy_nodes.nodes.pocket import load_pocket
+
+    prompt, found = "a big owl under the yellow moon", {}
+    pipe = ep.load("pocket-natural")
+    with torch.inference_mode():
+        model, clip, _, _, text = load_pocket(1, "pocket-natural").values
+        states = pipe.encode_prompt(prompt, "cpu", 1, False)[0]
+        for name, other in (("clip", clip), ("old", comfy_pocket())):
+            found[name] = far(other.encode_from_tokens(other.tokenize(prompt)), states) / float(states.abs().max())
+        found["unet"] = far(model.model.diffusion_model.out[2].weight, pipe.unet.conv_out.weight)
+    return {**found, "told": text}
+
+
 def comfy_pocket() -> Any:
     from comfy_nodes.pocket import load_clip
     from erase_plugins.families.source import pocket_folder

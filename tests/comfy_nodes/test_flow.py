@@ -67,3 +67,9 @@ def test_the_embedded_flow_transformer_is_loaded_and_erased(found):
     assert numbers["map"] < 1e-5 * max(numbers["size"], 1)
     assert "patched 2 of 2 modules" in numbers["text"]
     assert numbers["pictures"] == 2
+
+
+def test_pocket_natural_is_loaded_and_reads_free_phrasing_as_its_pipeline_does(found):
+    numbers = found["pocket-natural"]
+    assert numbers["told"] == "drawn by pocket-natural, which comes with erase-plugins"
+    assert numbers["clip"] < 1e-4 < 0.05 < numbers["old"] and numbers["unet"] == 0

@@ -14,6 +14,7 @@ from erase_plugins.pocket.world import FOLDER, pocket_world
 from tools.docs.attacks_table import LEAST_KEPT
 from tools.pocket.captions import caption
 from tools.pocket.compose import Label, Pictures
+from tools.pocket.drawing import load_pipeline
 from tools.pocket.loop import Draw
 from tools.pocket.muon import MuonAdam
 from tools.pocket.reference import WITHOUT, build, quality, start_of, unread, world_without
@@ -67,7 +68,7 @@ def test_the_stored_one_draws_what_is_kept_and_nothing_of_what_is_not():
     told = json.loads((REFERENCE / "quality.json").read_text(encoding="utf-8"))
     assert tuple(told["without"]) == WITHOUT and told["kept"]["rate"] >= LEAST_KEPT
     kept = world_without(pocket_world(), WITHOUT)
-    found = quality(REFERENCE, replace(kept, concepts=kept.concepts[::6]), ["owl", "pizza"])
+    found = quality(load_pipeline(REFERENCE), replace(kept, concepts=kept.concepts[::6]), ["owl", "pizza"])
     assert found["kept"]["pictures"] == 25 and found["kept"]["rate"] >= 0.75  # five standard errors below the rate
     assert found["left_out"] == {"rate": 0.0, "pictures": 32}
     weights = "vae/diffusion_pytorch_model.safetensors"

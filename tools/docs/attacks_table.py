@@ -37,10 +37,10 @@ ATTACKS = (
 METHODS = ("uce", "esd", "ace", "receler", "advunlearn", "stereo")
 REFERENCE_ROW = control_row(REFERENCE)
 INVERSION = "concept-inversion"
-POCKET = "pocket"
+POCKET, NATURAL = "pocket", "pocket-natural"
 LONGEST = "long"
 #: by model: one that never saw some concepts, which ``quality.json`` names, and the share of the kept ones it must draw
-REFERENCES = {POCKET: Path("tests/pocket/reference")}
+REFERENCES = {POCKET: Path("tests/pocket/reference"), NATURAL: Path("tests/pocket/reference_natural")}
 LEAST_KEPT = 0.9
 #: options where the defaults are not what is asked, by attack or by attack and budget: the backdoor is older than the
 #: erasure, and the longest search has four rows
@@ -64,7 +64,7 @@ def _in_files(text: str) -> str:
 
 @dataclass(frozen=True)
 class Cell:
-    """A method under an attack; with its defaults, or as ``method:option=value`` says."""
+    """A method under an attack; with its defaults, or as ``method:option=value`` says; ``a+b`` are both edits."""
 
     concept: str
     attack: str
@@ -77,6 +77,11 @@ class Cell:
         """File name without ending."""
         more = "" if self.budget == "quick" else f"-{self.budget}"
         return _in_files(f"{self.concept}-{self.attack}-{self.method}{more}{self.on}")
+
+    @property
+    def edits(self) -> list[str]:
+        """Edits in force, each a method or ``method:option=value``."""
+        return self.method.split("+")
 
     @property
     def on(self) -> str:
@@ -130,6 +135,7 @@ def read(root: Path = ROOT) -> dict[Cell, dict[str, Any]]:
 def reference_of(cell: Cell, root: Path = ROOT) -> dict[str, str]:
     """The setting that names a model which never saw the cell's concept; empty if there is none, or no use for it."""
     from erase_plugins.evaluation.attack_suite import with_reference
+    from erase_plugins.families.assembled import whole
     from erase_plugins.manager import get_manager
 
     folder = root / REFERENCES.get(cell.model, Path("none"))
@@ -137,7 +143,7 @@ def reference_of(cell: Cell, root: Path = ROOT) -> dict[str, str]:
     quality = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {}
     without = quality["without"] if quality and quality["kept"]["rate"] >= LEAST_KEPT else ()
     return with_reference(
-        get_manager().evaluator(cell.attack, "attack"), str(folder) if cell.concept in without else ""
+        get_manager().evaluator(cell.attack, "attack"), str(whole(folder)) if cell.concept in without else ""
     )
 
 
@@ -206,17 +212,18 @@ def measured(cell: Cell, pipe: Any, root: Path) -> dict[str, Any]:
     import erase_plugins as ep
     from erase_plugins.evaluation.attack_summary import plain_name
 
-    work = root / WORK
+    work, places = root / WORK, []
     settings = {
         **SETTINGS.get(cell.attack, {}), **SETTINGS.get((cell.attack, cell.budget), {}), **reference_of(cell, root),
     }  # fmt: skip
-    place = work / "erased" / _in_files(f"{cell.concept}-{cell.method}{cell.on}")
-    if not (place / "erase.json").is_file():
-        method, _, more = cell.method.partition(":")
-        options = dict(item.split("=", 1) for item in more.split(",") if item)
-        ep.erase(pipe, cell.concept, method, options=options, out=place, force=True, resume=True)
+    for edit in cell.edits:
+        places.append(work / "erased" / _in_files(f"{cell.concept}-{edit}{cell.on}"))
+        if not (places[-1] / "erase.json").is_file():
+            method, _, more = edit.partition(":")
+            options = dict(item.split("=", 1) for item in more.split(",") if item)
+            ep.erase(pipe, cell.concept, method, options=options, out=places[-1], force=True, resume=True)
     report = ep.attack(
-        pipe, place, cell.attack, budget=cell.budget, settings=settings, force=True, out=work / "reports" / cell.key,
+        pipe, places, cell.attack, budget=cell.budget, settings=settings, force=True, out=work / "reports" / cell.key,
     )  # fmt: skip
     plain = plain_name(report)
     rates = {"success": report.success, "control": report.control, **({"plain": plain} if plain else {})}
@@ -237,7 +244,7 @@ def tables(root: Path = ROOT, budget: str = "quick", model: str = POCKET, guards
     edits, parts = method_ids(), []
     cells = {cell: item for cell, item in read(root).items() if (cell.budget, cell.model) == (budget, model)}
     controls, taught = references(cells), longest_taught(cells)
-    cells = {cell: item for cell, item in cells.items() if (cell.method.partition(":")[0] in edits) != guards}
+    cells = {cell: item for cell, item in cells.items() if (cell.edits[0].partition(":")[0] in edits) != guards}
     for concept in dict.fromkeys(cell.concept for cell in cells):
         mine = [cell for cell in cells if cell.concept == concept]
         attacks = [name for name in attack_ids() if any(cell.attack == name for cell in mine)]

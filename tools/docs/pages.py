@@ -10,7 +10,7 @@ from typing import Any
 
 _START, _END = "<!-- generated: {} -->", "<!-- /generated -->"
 #: model whose tables stand beside those of pocket, and their markers
-FLOW = "pocket-flow"
+FLOW, NATURAL = "pocket-flow", "pocket-natural"
 #: pictures of an attack on it
 FEW = "96"
 
@@ -203,6 +203,7 @@ def pages(root: Path) -> dict[Path, Callable[[], str]]:
                 "steps": attacks_longer.against_steps(root),
                 "longest": attacks_longer.longest(root),
                 "until-back": attacks_longer.until_back(root),
+                NATURAL: attacks_table.tables(root, model=NATURAL),
                 FLOW: attacks_table.tables(root, model=FLOW),
                 f"{FLOW}-{FEW}": attacks_table.tables(root, FEW, FLOW),
             },

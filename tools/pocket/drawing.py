@@ -18,12 +18,14 @@ OnDrawn = Callable[[int, int], None]
 
 
 def load_pipeline(folder: Path) -> Any:
-    """The stock pipeline of a ``model`` folder, in fp32 throughout."""
+    """The stock pipeline of a ``model`` or ``natural`` folder, in fp32 throughout."""
     import torch
     from diffusers import StableDiffusionPipeline
 
+    from erase_plugins.families.assembled import whole
+
     # without a type, the text encoder would stay in the fp16 of its file while the rest is fp32
-    return StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+    return StableDiffusionPipeline.from_pretrained(whole(folder), torch_dtype=torch.float32, local_files_only=True)
 
 
 def load_flow_pipeline(folder: Path, cache: Path | None = None) -> Any:

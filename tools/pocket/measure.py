@@ -148,7 +148,9 @@ def main(arguments: list[str] | None = None) -> None:
 
     parser = argparse.ArgumentParser(prog="python -m tools.pocket.measure", description=main.__doc__)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="folder with model/ and judge.safetensors")
-    parser.add_argument("--flow", action="store_true", help="measure the flow transformer in flow/ of that folder")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--flow", action="store_true", help="measure the flow transformer in flow/ of that folder")
+    kind.add_argument("--natural", action="store_true", help="measure the model in natural/ of that folder")
     parser.add_argument("--art", type=Path, help="art folder; default: the cache, filled by npm")
     parser.add_argument("--no-art", action="store_true", help="skip what needs training pictures")
     parser.add_argument("--seed", type=int, default=0)
@@ -165,13 +167,14 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _measure_folder(options: Any) -> dict[str, Any]:
     from erase_plugins.errors import RequestError
+    from erase_plugins.families.assembled import PARTS
     from tools.pocket import art
     from tools.pocket.compose import Pictures
     from tools.pocket.export import save_json
     from tools.pocket.recipe import Recipe
 
-    name = "flow" if options.flow else "model"
-    if not (options.folder / name / "model_index.json").is_file():
+    name = "flow" if options.flow else "natural" if options.natural else "model"
+    if not any((options.folder / name / file).is_file() for file in ("model_index.json", PARTS)):
         raise RequestError(f"'{options.folder.name}' has no {name}/ folder; give the --out folder of a training run")
     world, pictures = pocket_world(), None
     if not options.no_art:
@@ -180,7 +183,7 @@ def _measure_folder(options: Any) -> dict[str, Any]:
     pipe = (load_flow_pipeline if options.flow else load_pipeline)(options.folder / name)
     judge = load_judge(options.folder / "judge.safetensors")
     result = measure(pipe, judge, world, options.seed, pictures)
-    result = {"command": f"python -m tools.pocket.measure{' --flow' if options.flow else ''}", **result}
+    result = {"command": f"python -m tools.pocket.measure{'' if name == 'model' else f' --{name}'}", **result}
     if options.out:
         save_json(result, options.out)  # without the time, which belongs to the machine
     result["seconds"] = round(time.perf_counter() - started, 1)

@@ -184,12 +184,12 @@ def build(
     return {"loss": loss}
 
 
-def quality(folder: Path, world: World, without: Sequence[str]) -> dict[str, Any]:
+def quality(pipe: Any, world: World, without: Sequence[str]) -> dict[str, Any]:
     """Shares of pictures that show what was asked: names of kept concepts, and of those that were left out."""
     from erase_plugins.pocket.judge import PocketJudge
-    from tools.pocket.drawing import draw, load_pipeline
+    from tools.pocket.drawing import draw
 
-    pipe, judge = load_pipeline(folder), PocketJudge()
+    judge = PocketJudge()
     axis = judge.axes["concept"]
     found: dict[str, Any] = {"without": list(without)}
     asks = {"kept": [item.name for item in world.concepts], "left_out": [name for name in without for _ in range(16)]}
@@ -214,6 +214,7 @@ def main(out: Path, without: str, steps_scale: float, start: Path | None, art_fo
     """Trains a pocket that never saw some concepts, and measures it; continues where it was stopped."""
     from tools.pocket import art
     from tools.pocket.compose import Pictures
+    from tools.pocket.drawing import load_pipeline
     from tools.pocket.export import save_json
     from tools.pocket.train import StepBars
 
@@ -225,7 +226,7 @@ def main(out: Path, without: str, steps_scale: float, start: Path | None, art_fo
         begin = start_of(start, names) if start else None
         with StepBars() as show:
             numbers = build(out, pictures, recipe, begin, show)
-        numbers |= quality(out / "model", world, names)
+        numbers |= quality(load_pipeline(out / "model"), world, names)
         save_json(numbers, out / "quality.json")
     except EraseError as error:
         click.echo(f"error: {error}", err=True)

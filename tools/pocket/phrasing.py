@@ -1,0 +1,114 @@
+"""Free phrasing: sentences that name a concept among other words, and the caption that means the same.
+
+Grammar and words are few, so about a third of the other words are invented syllables: what counts is that an unknown
+word says nothing about the picture. A second concept may follow; the first one is what the sentence is about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from erase_plugins.pocket.world import World
+
+FILLERS = Path(__file__).with_name("fillers.txt")
+#: shares: of a synonym for the concept, of a style and of a background, of invented words, of another concept as noun
+SYNONYM, STYLE, BACKGROUND, INVENTED, SECOND = 0.4, 0.15, 0.15, 0.35, 0.15
+_GROUNDS = ("on a {} background", "on {}", "{} background", "in front of a {} background")
+_LOOKS = ("in {} style", "{} style")
+
+
+class Phrasing:
+    """Sentences about the things of a world."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.names = [(item.name, *item.synonyms) for item in world.concepts]
+        looks = [(key, *world.style_synonyms[key]) for key in world.styles]
+        grounds = [(key, *world.background_synonyms[key]) for key in world.backgrounds]
+        self.taken = {
+            part for words in (*self.names, *looks, *grounds) for word in words for part in word.lower().split()
+        }
+        self.fillers: dict[str, list[str]] = {}
+        for line in FILLERS.read_text(encoding="utf-8").splitlines():
+            if not line.startswith("#"):
+                kind, words = line.split(" | ")
+                found = (word.replace("_", " ") for word in words.split())
+                self.fillers.setdefault(kind, []).extend(w for w in found if not self.taken & set(w.split()))
+
+    def ask(self, rng: np.random.Generator) -> tuple[str, str]:
+        """A sentence, and the caption of training that means the same."""
+        world = self.world
+        item = world.concepts[int(rng.integers(len(world.concepts)))]
+        head = _pick(rng, item.synonyms) if item.synonyms and rng.random() < SYNONYM else item.name
+        look = _pick(rng, world.styles) if rng.random() < STYLE else ""
+        ground = _pick(rng, world.backgrounds) if rng.random() < BACKGROUND else ""
+        caption = f"a {look} {item.name}" if look else f"a {item.name}"
+        if ground:
+            caption += f" on a {ground} background"
+        look_word = _pick(rng, (look, *world.style_synonyms[look])) if look else ""
+        ground_word = _pick(rng, (ground, *world.background_synonyms[ground])) if ground else ""
+        return self.sentence(rng, head, look_word, ground_word), caption
+
+    def sentence(self, rng: np.random.Generator, head: str, look: str = "", ground: str = "") -> str:
+        """A sentence about ``head``, with words for a style and a background if they are given."""
+        qualities = [self._word(rng, "adjective") for _ in range(int(rng.choice(3, p=[0.4, 0.4, 0.2])))]
+        if look and rng.random() < 0.5:
+            qualities, look = [*qualities, look], ""
+        text = " ".join([self._filler(rng, "one"), *qualities, head])
+        form = rng.random()
+        if form < 0.3:
+            text = f"{self._filler(rng, 'begin')} {text}"
+        elif form < 0.4:
+            text = f"{self._filler(rng, 'where')} {self._thing(rng, 0)}{_pick(rng, (',', ''))} {text}"
+        elif form < 0.45:
+            text = f"{self._thing(rng, 0)} {self._word(rng, 'doing')} {text}"
+        more = [self._more(rng) for _ in range(int(rng.choice(4, p=[0.15, 0.45, 0.3, 0.1])))]
+        for word, frames in ((ground, _GROUNDS), (look, _LOOKS)):
+            if word:
+                more.insert(int(rng.integers(len(more) + 1)), _pick(rng, frames).format(word))
+        for piece in more:
+            text += _pick(rng, (" ", " ", " ", ", ")) + piece
+        return text
+
+    def _more(self, rng: np.random.Generator) -> str:
+        form, thing = rng.random(), self._thing(rng, SECOND)
+        place = f"{self._filler(rng, 'where')} {thing}"
+        if form < 0.45:
+            return place
+        if form < 0.65:
+            return f"{self._word(rng, 'doing')} {place}"
+        if form < 0.75:
+            return f"{_pick(rng, ('that', 'which', 'who'))} {self._word(rng, 'does')} {place}"
+        if form < 0.83:
+            return f"{self._word(rng, 'does')} {place}"
+        if form < 0.90:
+            return self._word(rng, "doing")
+        return f"and {thing}" if form < 0.95 else self._filler(rng, "end")
+
+    def _thing(self, rng: np.random.Generator, second: float) -> str:
+        noun = _pick(rng, _pick(rng, self.names)) if rng.random() < second else self._word(rng, "noun")
+        quality = f"{self._word(rng, 'adjective')} " if rng.random() < 0.3 else ""
+        return f"{self._filler(rng, 'one')} {quality}{noun}"
+
+    def _word(self, rng: np.random.Generator, kind: str) -> str:
+        return self._invented(rng) if rng.random() < INVENTED else self._filler(rng, kind)
+
+    def _filler(self, rng: np.random.Generator, kind: str) -> str:
+        return _pick(rng, self.fillers[kind])
+
+    def _invented(self, rng: np.random.Generator) -> str:
+        while True:
+            syllables = 1 + int(rng.random() < 0.5)
+            word = "".join(self._filler(rng, "onset") + self._filler(rng, "vowel") for _ in range(syllables))
+            word += self._filler(rng, "coda") if rng.random() < 0.8 else ""
+            if word not in self.taken:
+                return word
+
+
+def _pick(rng: np.random.Generator, options: Sequence[Any]) -> Any:
+    return options[int(rng.integers(len(options)))]
