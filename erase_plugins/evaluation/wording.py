@@ -53,7 +53,7 @@ REFUSED = "_refused_share"
 _TOLD = {"target_rate": None, "synonym_rate": "synonyms", "kept_rate": "other concepts", "forget_key": None,
          "retain_key": "others"}  # fmt: skip
 #: one of these is in the name of a metric or subject that was measured under attack
-_ATTACKED = ("attack", "mia", "probe", "relearned", "drawn_key", "lens_key", "int4_", "int8_")
+_ATTACKED = ("attack", "mia", "probe", "relearned", "weights", "drawn_key", "lens_key", "int4_", "int8_")
 #: a page of ours never calls anything by this word, whoever wrote the report
 _PROMISE = re.compile(r"(?i)\bsafe(ly|ty|r|st)?\b")
 
