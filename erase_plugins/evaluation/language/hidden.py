@@ -30,6 +30,7 @@ from erase_plugins.errors import Unsupported
 from erase_plugins.evaluation.language.asking import BATCH
 from erase_plugins.evaluation.linear import fitted
 from erase_plugins.families.texts import Pair, numbers_of
+from erase_plugins.hints import stored
 
 if TYPE_CHECKING:
     from erase_plugins.evaluation.language.probes import Fact, Probes, Row
@@ -64,7 +65,7 @@ def hidden_of(model: Any, tokenizer: Any, probes: Probes, seed: int) -> dict[str
     try:
         return _hidden_of(model, tokenizer, probes, seed)
     except Unsupported as error:
-        return {"unread": str(error)}
+        return {"unread": stored(error)}
 
 
 def _hidden_of(model: Any, tokenizer: Any, probes: Probes, seed: int) -> dict[str, Any]:
