@@ -12,8 +12,8 @@ answers) the one in whose direction it points is chosen. Trained on others' fact
 in both wordings; the layer is chosen on the second third, and the last third is measured, in the wording that was never
 learned, by turns.
 
-No classifier of true and false statements: on pocket-lm it tells 35 % where chance is 25 %, before anything is
-forgotten. A probe can be taught a little, and a lens finds what is likely of anybody, so both count against the
+No classifier of true and false statements: on pocket-lm it is right in 38 % at best where chance is 25 %, before
+anything is forgotten. A probe can be taught a little, and a lens finds what is likely of anybody, so both count against the
 reference.
 """
 
