@@ -13,8 +13,8 @@ in both wordings; the layer is chosen on the second third, and the last third is
 learned, by turns.
 
 No classifier of true and false statements: on pocket-lm it is right in 38 % at best where chance is 25 %, before
-anything is forgotten. A probe can be taught a little, and a lens finds what is likely of anybody, so both count against the
-reference.
+anything is forgotten. A probe can be taught a little, and a lens finds what is likely of anybody, so both count
+against the reference.
 """
 
 from __future__ import annotations
