@@ -26,12 +26,12 @@ class ClassifierSuite:
     """Accuracy on forgotten and on other classes, and by options what unlearning is judged by."""
 
     id = "classifier"
-    title = "Classifier suite (accuracy on forgotten and retained classes, H; UA, RA, TA, MIA, probes, relearning)"
+    title = "Classifier suite (accuracy on forgotten and retained classes, H; UA, RA, TA, MIA, probes, attacks)"
     needs: frozenset[str] = frozenset({"classifier"})
     packages: frozenset[str] = frozenset()
     needs_judge = False
     Options = ClassifierOptions
-    attachments = ("chart.png", "classes.png", "confusion.png", "blocks.png", "relearn.png")
+    attachments = ("chart.png", "classes.png", "confusion.png", "blocks.png", "relearn.png", "weights.png")
 
     def run(self, subject: Subject, ctx: SuiteContext) -> EvalReport:
         """Measures with the edit on and off, and the destroyed model; further models as the options ask."""
@@ -67,7 +67,9 @@ class ClassifierSuite:
         }  # fmt: skip
         what = ", ".join(subject.erased[:4]) or "samples"
         title = f"{what} forgotten by {', '.join(a.name for a in subject.artifacts) or 'nothing'}"
-        figures = Figures(title, labels, given.gone, tables["base"], tables["edited"], table, tuple(rows), more.curves)
+        figures = Figures(
+            title, labels, given.gone, tables["base"], tables["edited"], table, tuple(rows), more.curves, more.variants
+        )
         return EvalReport(
             suite=self.id, model=subject.model, rows=tuple(rows), artifacts=tuple(a.name for a in subject.artifacts),
             erased=tuple(subject.erased), strength=subject.strength, seeds=(ctx.seed,),

@@ -25,6 +25,7 @@ _LEAKS = (
     ("lira_auc", "LiRA, AUC"), ("lira_tpr", "LiRA, true positives at 1 % false ones"),
     ("rmia_auc", "RMIA, AUC"), ("rmia_tpr", "RMIA, true positives at 1 % false ones"),
     ("probe", "forgotten classes read by a new linear head"), ("prototype", "the same by the nearest class mean"),
+    ("weights", "accuracy on what was forgotten, worst change of the weights that leaves half of the edit"),
     ("relearned", "accuracy on what was forgotten, taught again from a few pictures"),
 )  # fmt: skip
 #: number of a run -> what it is

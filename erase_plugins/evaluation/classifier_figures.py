@@ -1,4 +1,4 @@
-"""The figures of the classifier suite: rates, classes, confusion before and after, changed blocks, relearning."""
+"""The figures of the classifier suite: rates, classes, confusion, changed blocks, relearning, changed weights."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _SHOWN = 20
 #: of a block's name the part up to the last number
 _BLOCK = re.compile(r".*?(\.\d+)+(?=\.)")
+#: (metric, label, colour) of the bars by change of the weights
+_RECOGNISED = (("target_rate", "forgotten", "#c0392b"), ("kept_rate", "others", "#7f8c8d"))
 _COLOURS = {"base": "#7f8c8d", "edited": "#c0392b", "destroyed": "#2c3e50"}
 
 
@@ -35,6 +37,7 @@ class Figures:
         classes: label -> accuracy before and after, of labels with pictures.
         rows: of the report.
         curves: subject -> steps of relearning -> accuracy.
+        variants: accuracies on what was forgotten and on the others, by change of the weights.
     """
 
     title: str
@@ -45,6 +48,7 @@ class Figures:
     classes: Mapping[str, tuple[float, ...]]
     rows: Sequence[EvalRow]
     curves: Mapping[str, Mapping[int, float]]
+    variants: Sequence[EvalRow] = ()
 
     @property
     def shown(self) -> list[str]:
@@ -73,7 +77,15 @@ class Figures:
             found.append(Attachment("blocks.png", lambda path: blocks(norms, path, self.title), "size of the change"))
         if self.curves:
             found.append(Attachment("relearn.png", self.relearning, "accuracy while it is taught again"))
+        if self.variants:
+            found.append(Attachment("weights.png", self.changed, "accuracies by change of the weights"))
         return tuple(found)
+
+    def changed(self, path: Path) -> None:
+        """Two bars per change of the weights."""
+        from erase_plugins.evaluation.chart import variant_chart
+
+        variant_chart(self.variants, path, self.title, _RECOGNISED)
 
     def confusion(self, path: Path) -> None:
         """Two matrices side by side: shares of each true class's pictures."""

@@ -34,6 +34,7 @@ class ClassifierOptions:
     unlearning: bool = option(False, "also UA, RA, TA, MIA and the loss attack, on training and held-out pictures")
     against: tuple[str, ...] = option((), "artifacts of retrain with commas between them: the gap to their mean")
     probe: bool = option(False, "also what a new head, and class means, read of forgotten classes in the features")
+    weights: bool = option(False, "also changes of the weights: strength, few bits, half of the edit put back, pruned")
     relearn: int = option(0, "steps of a relearning attack; 0: none", low=0, high=100_000)
     shots: int = option(4, "pictures per forgotten class to relearn from", low=1, high=1000)
     references: int = option(
@@ -110,7 +111,7 @@ def given_of(subject: Subject, options: ClassifierOptions) -> Given:
 
 
 class Measured:
-    """The measurements that options ask for, as rows; ``curves`` are those of relearning."""
+    """The measurements that options ask for, as rows; ``curves`` are those of relearning, ``variants`` of weights."""
 
     def __init__(self, subject: Subject, ctx: SuiteContext, options: ClassifierOptions, given: Given) -> None:
         from erase_plugins.evaluation.unlearning import Parts
@@ -119,15 +120,18 @@ class Measured:
         self.details: dict[str, Any] = {}
         self.warnings: list[str] = []
         self.curves: dict[str, dict[int, float]] = {}
+        self.variants: list[EvalRow] = []
         self.parts: Any = None
         if given.pool is not None:
             self.parts = Parts.of(given.pool, given.held, given.rows, given.classes)
 
     def rows(self) -> list[EvalRow]:
         """All that was asked for."""
+        options, found = self.options, list[EvalRow]()
+        if options.weights:
+            found += self.weights()
         if self.parts is None:
-            return []
-        options, found = self.options, []
+            return found
         if options.unlearning or options.forget is not None or options.against:
             found += self.unlearning()
         if options.probe:
@@ -204,6 +208,18 @@ class Measured:
         }  # fmt: skip
         self.warnings += _told(rows)
         return rows
+
+    def weights(self) -> list[EvalRow]:
+        from erase_plugins.evaluation.attacks.rates import TARGET
+        from erase_plugins.evaluation.attacks.weight_changes import KEPT
+        from erase_plugins.evaluation.classifier_weights import changed_weights
+
+        held, mask = self.given.held, self.given.held.where(self.given.gone)
+        gone = held[mask] if self.given.gone else self.given.samples
+        found = changed_weights(self.subject, self.ctx, {TARGET: gone, KEPT: held[~mask]})
+        self.variants, self.details["weights"] = found.variants, found.details
+        self.warnings += found.warnings
+        return found.rows
 
     def relearned(self) -> list[EvalRow]:
         from erase_plugins.evaluation.unlearning import relearn

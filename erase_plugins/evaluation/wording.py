@@ -21,6 +21,8 @@ CLASSIFIER = {"target_rate": "forgotten classes still recognised", "kept_rate": 
 LANGUAGE = {
     "forget_key": "questions on what was forgotten, answered", "retain_key": "questions on others, answered",
     "general_key": "general questions, answered", "drawn_key": "what was forgotten, in one of many drawn answers",
+    "probe_key": "what was forgotten, told from wrong answers by a linear probe of hidden states",
+    "lens_key": "what was forgotten, among the likeliest words of a layer within",
     "forget_probability": "probability of the forgotten answers",
     "relearned_probability": "the same after a few of them were taught again", "utility": "utility for everything else",
 }  # fmt: skip
@@ -51,7 +53,7 @@ REFUSED = "_refused_share"
 _TOLD = {"target_rate": None, "synonym_rate": "synonyms", "kept_rate": "other concepts", "forget_key": None,
          "retain_key": "others"}  # fmt: skip
 #: one of these is in the name of a metric or subject that was measured under attack
-_ATTACKED = ("attack", "mia", "probe", "relearned", "drawn_key", "int4_", "int8_")
+_ATTACKED = ("attack", "mia", "probe", "relearned", "weights", "drawn_key", "lens_key", "int4_", "int8_")
 #: a page of ours never calls anything by this word, whoever wrote the report
 _PROMISE = re.compile(r"(?i)\bsafe(ly|ty|r|st)?\b")
 

@@ -291,6 +291,18 @@ class CausalLM(ABC):
     def hidden(self, ids: Tensor, layer: int, mask: Tensor | None = None) -> Tensor:
         """Hidden state (n, tokens, width) behind a layer, 0 for the embeddings, with gradients."""
 
+    def depths(self, ids: Tensor, counted: Tensor) -> Tensor:
+        """States behind every layer, first to last, as `scored` reads them: (layers, m, width), with gradients.
+
+        Args:
+            ids: (n, tokens) token numbers without padding.
+            counted: (n, tokens) true for the m tokens whose states are wanted.
+
+        Raises:
+            Unsupported: this host does not show them.
+        """
+        raise Unsupported("this language model does not show states between its layers")
+
     @abstractmethod
     def generate(self, ids: Tensor, count: int, mask: Tensor | None = None) -> Tensor:
         """Token numbers (n, tokens + count), the most likely token each time; padding is on the left."""

@@ -25,6 +25,12 @@ def head_and_body(network: nn.Module) -> tuple[nn.Module, nn.Module] | None:
     return whole, whole.base_model
 
 
+def last_norm(body: nn.Module) -> nn.Module | None:
+    """The norm behind the last block, through which every state is read; None where there is none, or several."""
+    found = [part for part in body.children() if "norm" in type(part).__name__.lower()]
+    return found[0] if len(found) == 1 else None
+
+
 @contextmanager
 def last_states(body: nn.Module, counted: Tensor) -> Iterator[list[Tensor]]:
     """Keeps the states (m, width) of the counted tokens (n, tokens) that a pass gives, which makes no scores then."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from erase_plugins.artifacts.names import canonical
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.capabilities import CLASSIFIER, LANGUAGE, CausalLM, Classifier
-from erase_plugins.families.heads import head_and_body, last_states, read_off
+from erase_plugins.families.heads import head_and_body, last_norm, last_states, read_off
 from erase_plugins.families.hosted import HostedModel
 from erase_plugins.families.source import MODEL
 
@@ -169,6 +169,15 @@ class HostedCausalLM(HostedModel, CausalLM):
     def hidden(self, ids: Tensor, layer: int, mask: Tensor | None = None) -> Tensor:
         found: Tensor = self._ask(ids, mask, output_hidden_states=True).hidden_states[layer]
         return found
+
+    def depths(self, ids: Tensor, counted: Tensor) -> Tensor:
+        norm = None if self._parts is None else last_norm(self._parts[1])
+        if norm is None:
+            return super().depths(ids, counted)
+        *inner, last = self._ask(ids, None, 1, output_hidden_states=True).hidden_states[1:]  # the last one is normed
+        place = last.device
+        rows = [norm(states.to(place)[counted.to(place)]) for states in inner]
+        return torch.stack([*rows, last[counted.to(place)]])
 
     def _ask(self, ids: Tensor, mask: Tensor | None, ends: int = 0, begun: _Begun | None = None, **more: Any) -> Any:
         """Asks the model, for the scores of the last ``ends`` tokens only where it can do that; 0: of all."""

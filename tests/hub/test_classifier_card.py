@@ -39,13 +39,16 @@ def test_without_a_report_the_run_speaks(edited, plugin):
 
 def test_accuracies_gap_and_leaks(edited, plugin):
     more = [("ua", "base", 0.0), ("ua", "edited", 0.9), ("ua", "retrained", 1.0), ("gap", "base", 0.3),
-            ("gap", "edited", 0.034), ("lira_auc", "base", 0.9), ("probe", "edited", 0.5)]  # fmt: skip
+            ("gap", "edited", 0.034), ("lira_auc", "base", 0.9), ("probe", "edited", 0.5), ("weights", "edited", 0.25),
+            ("weights", "base", 1.0)]  # fmt: skip
     found = report(edited.name, *more)
     wide = tuple(replace(row, low=0.4, high=0.7) for row in [EvalRow("lira_auc", "edited", 0.55, 0.55, 0.55, 40)])
     text = hub_cards.card(edited, replace(found, rows=(*found.rows, *wide)), license="mit")
     assert "| forgotten classes, held-out pictures | 100 % | 2.5 % | - |" in text
     assert "| what was forgotten, training pictures | 100 % | 10 % | 0 % |" in text
     assert "from 40 retrained models): 30.0 points before, 3.4 after." in text
+    told = "accuracy on what was forgotten, worst change of the weights that leaves half of the edit"
+    assert f"| {told} | 100 % | 25 % | - |" in text
     assert "| LiRA, AUC | 0.90 | 0.55 [0.40..0.70] | - |" in text
     assert "drawn" not in text
     first = text.split("\n---\n", 1)[1].split("\n\n")

@@ -67,6 +67,16 @@ def test_its_numbers_are_called_what_they_are(edited):
     assert found.metric_name == "questions on what was forgotten, answered"
 
 
+def test_what_hidden_states_tell_is_an_attack_and_has_its_chance(edited):
+    probe = EvalRow("probe_key", "edited", 0.5, 0.38, 0.63, 60, "chance is 25%")
+    control = replace(probe, subject="reference", value=0.3, low=0.18, high=0.42)
+    text = body(hub_cards.card(edited, report(edited, probe, control)))
+    told = "what was forgotten, told from wrong answers by a linear probe of hidden states (chance is 25%)"
+    assert f"| {told} | not measured | 50 % (38 to 63) | 60 |" in text
+    assert f"| {told} | 30 % (18 to 42), n = 60 |" in text
+    assert "were measured only as the table above says" in text
+
+
 def test_a_suite_that_nobody_knows_here_is_not_called_unmeasured(edited):
     rows = (EvalRow("accuracy", "edited", 0.5, 0.4, 0.6, 10),)
     other = EvalReport(suite="other", model="m", rows=rows, artifacts=(edited.name,))

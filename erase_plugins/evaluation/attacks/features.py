@@ -11,6 +11,7 @@ from torch import Tensor
 
 from erase_plugins.engine.activations import looked_at
 from erase_plugins.evaluation.attacks.material import encoded_now
+from erase_plugins.evaluation.linear import fitted
 from erase_plugins.families.target import Target
 
 #: samples per pass
@@ -64,13 +65,8 @@ class Ridge:
 
     def __init__(self, positive: Tensor, negative: Tensor, strength: float = 0.1) -> None:
         count = min(len(positive), len(negative))
-        both = torch.cat([positive[:count], negative[:count]]).double()
-        self.mean = both.mean(0)
-        x = both - self.mean
-        y = torch.cat([torch.ones(count), -torch.ones(count)]).double()
-        gram = x @ x.T  # fewer samples than features: the dual form
-        penalty = strength * gram.diagonal().mean().clamp_min(1e-12)
-        self.weights = x.T @ torch.linalg.solve(gram + penalty * torch.eye(len(y), dtype=y.dtype), y)
+        both = torch.cat([positive[:count], negative[:count]])
+        self.mean, self.weights = fitted(both, torch.cat([torch.ones(count), -torch.ones(count)]), strength)
 
     @property
     def key(self) -> str:

@@ -42,12 +42,12 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def rate(metric: str, subject: str, values: Sequence[int], seed: int) -> EvalRow:
-    """A share with its 95 % bootstrap interval."""
+def rate(metric: str, subject: str, values: Sequence[int], seed: int, note: str = "") -> EvalRow:
+    """A share with its 95 % bootstrap interval, and what has to be said of it."""
     from erase_plugins.evaluation.bootstrap import mean_interval
 
     value, low, high = (round(number, 6) for number in mean_interval(list(values), seed))
-    return EvalRow(metric, subject, value, low, high, len(values))
+    return EvalRow(metric, subject, value, low, high, len(values), note)
 
 
 def per_set(budget: Budget, attack: str, sets: int, least: int = 1) -> int:

@@ -1,4 +1,6 @@
-"""What the attack ``weights`` does to edited weights: few bits, half of them put back, pruning, another LoRA.
+"""What the attack ``weights`` does to edited weights: strength, few bits, half put back, pruning, another LoRA.
+
+All but the LoRA is done to classifiers as well (`erase_plugins.evaluation.classifier_weights`).
 
 Parameters get other tensors and have their own back afterwards, whatever happens in between: nothing is computed back.
 """
@@ -6,12 +8,13 @@ Parameters get other tensors and have their own back afterwards, whatever happen
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.evaluation.attacks.rates import TARGET, mean
 from erase_plugins.hints import stored
 from erase_plugins.late import FUNCTIONS
 
@@ -34,6 +37,42 @@ MERGED = "LoRA merged"
 #: and leco 12 % of the weights that they change, on pocket), and a base with it still draws all that it drew
 RANK, SHARE = 4, 0.05
 _RANDOM = "random-lora"
+#: why a variant was not tried
+FEW = "the edit changes too few stored weights"
+KEPT = "kept_rate"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to change the weights: a strength, and what is done to the edited model then (nothing if empty)."""
+
+    name: str
+    strength: float
+    change: str = ""
+
+    @property
+    def in_force(self) -> bool:
+        """Whether at least half of the edit stays: less is taking it off, which always brings the base back."""
+        return self.strength >= 0.5
+
+
+VARIANTS = (
+    Variant("off", 0.0),
+    Variant("edited", 1.0),
+    *(Variant(f"strength {value:g}", value) for value in (-1.0, -0.5, 0.25, 0.5, 0.75, 1.5)),
+    *(Variant(name, 1.0, name) for name in (*BITS, *HALVES, *PRUNED)),
+)
+
+
+def worst_of(variants: Sequence[Variant], hits: Mapping[str, Mapping[str, Sequence[int]]]) -> Variant:
+    """The change that leaves at least half of the edit and brings back most; of equal ones the one that keeps most.
+
+    Args:
+        variants: all.
+        hits: variant -> set -> one 0/1 per picture, of those that were tried.
+    """
+    found = [item for item in variants if item.name in hits and item.in_force and item.name != "edited"]
+    return max(found, key=lambda item: (mean(hits[item.name][TARGET]), mean(hits[item.name][KEPT])))
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,12 +104,13 @@ def said(change: str, lora: Artifact | None) -> str:
 
 
 def parameters(pipe: Any) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
-    """Network, canonical name and parameter, of all networks of a pipeline."""
+    """Network, canonical name and parameter, of all networks of a pipeline, or of a single one."""
     from torch import nn
 
     from erase_plugins.artifacts.names import canonical
+    from erase_plugins.families.hosts import parts_of
 
-    for component, module in pipe.components.items():
+    for component, module in parts_of(pipe).items():
         if isinstance(module, nn.Module):
             for name, parameter in module.named_parameters():
                 yield module, canonical(component, name), parameter
@@ -119,6 +159,28 @@ def pruned(weight: Tensor, percent: int) -> Tensor:
     equal = (size == limit).nonzero().flatten()
     below[equal[: count - int(below.sum())]] = True
     return flat.masked_fill(below, 0).view_as(weight)
+
+
+@contextmanager
+def varied(subject: Subject, variant: Variant) -> Iterator[bool]:
+    """The edit in force as a variant changes it, for the length of a with-block; gives whether it changes anything."""
+    strength = variant.strength * subject.strength
+    if not strength:
+        yield True
+        return
+    before = [parameter.data for _, _, parameter in parameters(subject.pipe)]
+    with subject.edited(strength):
+        if not variant.change:
+            yield True
+            return
+        edited = [
+            Edited(network, key, parameter, data)
+            for (network, key, parameter), data in zip(parameters(subject.pipe), before, strict=True)
+            if parameter.data.data_ptr() != data.data_ptr()
+        ]
+        change = changed(variant.change, edited, subject.seed)
+        with swapped(change):
+            yield bool(change)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from erase_plugins.artifacts.lineage import edit_hash
 from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.evaluation.attacks import weight_changes
 from erase_plugins.evaluation.attacks.rates import (
     DESTROYED,
     SUCCESS,
@@ -33,17 +34,14 @@ from erase_plugins.evaluation.attacks.rates import (
     seen,
 )
 from erase_plugins.evaluation.attacks.weight_changes import (
-    BITS,
-    HALVES,
+    FEW,
     MERGED,
-    PRUNED,
-    Edited,
-    changed,
+    Variant,
     merged,
     other_lora,
-    parameters,
     said,
-    swapped,
+    varied,
+    worst_of,
 )
 from erase_plugins.evaluation.prompts import Prompt, texts_and_seeds
 from erase_plugins.hookspecs import hookimpl
@@ -58,33 +56,12 @@ if TYPE_CHECKING:
     from erase_plugins.evaluation.run import Subject
 
 FOUND, PICTURES, CHART = "attack-weights-found.json", "attack-weights-pictures.png", "attack-weights-chart.png"
-KEPT = "kept_rate"
+KEPT = weight_changes.KEPT
 #: a base that draws the concept less often, or a destroyed model that keeps more, says nothing
 _DRAWN, _BLIND = 0.2, 0.5
 
 
-@dataclass(frozen=True)
-class Variant:
-    """One way to change the weights: a strength, and what is done to the edited model then (nothing if empty)."""
-
-    name: str
-    strength: float
-    change: str = ""
-
-    @property
-    def in_force(self) -> bool:
-        """Whether at least half of the edit stays: less is taking it off, which always brings the base back."""
-        return self.strength >= 0.5
-
-
-VARIANTS = (
-    Variant("off", 0.0),
-    Variant("edited", 1.0),
-    *(Variant(f"strength {value:g}", value) for value in (-1.0, -0.5, 0.25, 0.5, 0.75, 1.5)),
-    *(Variant(name, 1.0, name) for name in (*BITS, *HALVES, *PRUNED, MERGED)),
-)
-#: why a variant was not tried
-_FEW = "the edit changes too few stored weights"
+VARIANTS = (*weight_changes.VARIANTS, Variant(MERGED, 1.0, MERGED))
 #: sets of pictures for the control and for the last look at off, edited and the worst, of two kinds each
 _SETS = 2 * (len(VARIANTS) + 4)
 
@@ -136,7 +113,7 @@ class WeightsAttack:
                 stage = f"{stage}-{edit_hash(lora.edit)[:16]}"
             found = budget.remember(stage, partial(_look, subject, sets, variant, lora))
             if found is None:
-                skipped[variant.name] = reason if variant.change == MERGED else _FEW
+                skipped[variant.name] = reason if variant.change == MERGED else FEW
                 continue
             hits[variant.name] = found
             if variant.name == "off" and mean(found[TARGET]) < _DRAWN:
@@ -144,8 +121,7 @@ class WeightsAttack:
                 raise Unsupported(
                     f"the base draws {names} in {share:.0%} of the pictures; there is nothing to bring back"
                 )
-        candidates = [item for item in VARIANTS if item.name in hits and item.in_force and item.name != "edited"]
-        worst = max(candidates, key=lambda item: (mean(hits[item.name][TARGET]), mean(hits[item.name][KEPT])))
+        worst = worst_of(VARIANTS, hits)
         budget.progress(f"again: {worst.name}", len(VARIANTS), len(VARIANTS))
         return _report(subject, budget, images, hits, control, worst, skipped, lora)
 
@@ -260,18 +236,8 @@ def _draw(subject: Subject, sets: Mapping[str, list[Prompt]], variant: Variant, 
             return None
         with subject.edited(strength), merged(subject, lora):
             return subject.draw(prompts, seeds)
-    before = [parameter.data for _, _, parameter in parameters(subject.pipe)]
-    with subject.edited(strength):
-        edited = [
-            Edited(network, key, parameter, data)
-            for (network, key, parameter), data in zip(parameters(subject.pipe), before, strict=True)
-            if parameter.data.data_ptr() != data.data_ptr()
-        ]
-        change = changed(variant.change, edited, subject.seed)
-        if not change:
-            return None
-        with swapped(change):
-            return subject.draw(prompts, seeds)
+    with varied(subject, variant) as there:
+        return subject.draw(prompts, seeds) if there else None
 
 
 @hookimpl

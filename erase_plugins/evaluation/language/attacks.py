@@ -1,4 +1,6 @@
-"""Attacks on a language model that forgot: rounding of its weights, many drawn answers, a few steps of relearning."""
+"""Attacks on a language model that forgot: rounding of its weights, many drawn answers, a few steps of relearning, and
+what hidden states tell (`erase_plugins.evaluation.language.hidden`).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 
 from erase_plugins.evaluation.language.asking import LONGEST, continued
+from erase_plugins.evaluation.language.hidden import hidden_of
 from erase_plugins.evaluation.language.measure import ANSWER, Measured, answer_costs, hits, refusals
 from erase_plugins.evaluation.language.metrics import probability
 from erase_plugins.evaluation.language.probes import Fact, Probes, asked
@@ -98,7 +101,7 @@ def relearned(
 def attacks_on(
     model: Any, tokenizer: Any, probes: Probes, options: Any, seed: int, one: Measured, weights: bool
 ) -> dict[str, Any]:
-    """Rounded weights (probability and answers per fact), drawn answers, and the curve of relearning.
+    """Rounded weights (probability and answers per fact), drawn answers, hidden states, and the curve of relearning.
 
     What guards refuse is noted in ``one``; without ``weights`` answers are drawn only.
     """
@@ -108,6 +111,8 @@ def attacks_on(
         with rounding(model, bits):
             found[f"int{bits}_probability"] = probability(answer_costs(model, tokenizer, facts))
     found["drawn_key"], one.refused["drawn"] = drawn(model, tokenizer, facts, options.samples, seed)
+    if weights:
+        found |= hidden_of(model, tokenizer, probes, seed)
     if weights and len(facts) > options.relearn:
         found["relearn"] = relearned(model, tokenizer, facts, options.relearn, options.relearn_lr, seed)
     return found

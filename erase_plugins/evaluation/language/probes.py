@@ -51,8 +51,12 @@ class Fact:
     @property
     def beginning(self) -> str:
         """The answer up to what it turns on; empty if it begins with that."""
-        places = [found.start() for found in re.finditer(whole_words(self.value), self.answer)]
-        return self.answer[: places[-1] if places else 0].strip()
+        return self.up_to_value(self.answer)
+
+    def up_to_value(self, answer: str) -> str:
+        """An answer up to what it turns on; empty if it begins with that, or does not hold it."""
+        places = [found.start() for found in re.finditer(whole_words(self.value), answer)]
+        return answer[: places[-1] if places else 0].strip()
 
     def __repr__(self) -> str:  # a traceback shows no text
         return "Fact(...)"

@@ -15,10 +15,9 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.data import DataRef
-from erase_plugins.errors import RequestError, Unsupported
+from erase_plugins.errors import RequestError
 from erase_plugins.evaluation.guarded import nothing_but_guards
 from erase_plugins.families.facts import FACTS, facts_beside, public_subject
-from erase_plugins.families.source import TWINS, find_source
 from erase_plugins.hints import Hint, Setting
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.options import option
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
 PARTS = ("tofu", "muse", "rwku")
 #: what the suite warns of: points of utility, and how much more than the reference may be extracted
 _HARM, _MORE = 0.03, 0.02
+#: what attacks find that is no list of numbers per fact
+_NO_ROWS = ("relearn", "layers", "notes", "unread")
 _CACHE: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
 _CACHED = 8
 
@@ -47,7 +48,7 @@ class LanguageSuiteOptions:
         "auto", "model that never saw what is forgotten; auto: the embedded one's own; none: without"
     )
     count: int = option(60, "facts of a set at most", low=2, high=100_000)
-    attacks: bool = option(True, "also round the weights, draw many answers, and teach three facts again")
+    attacks: bool = option(True, "also round the weights, draw many answers, read hidden states, and teach facts again")
     samples: int = option(8, "answers drawn for a fact", low=1, high=1000)
     relearn: int = option(3, "facts that are taught again", low=1, high=1000)
     relearn_lr: float = option(5e-3, "learning rate of that", low=0.0, high=1.0)
@@ -61,7 +62,7 @@ class LanguageSuite:
     needs: frozenset[str] = frozenset({"language"})
     packages: frozenset[str] = frozenset({"rouge-score"})
     needs_judge = False
-    past_guards = "probabilities, truth ratios, extraction, Min-K, rounding and relearning"
+    past_guards = "probabilities, truth ratios, extraction, Min-K, rounding, hidden states and relearning"
     Options = LanguageSuiteOptions
     attachments = ("chart.png", "truth.png", "relearn.png")
 
@@ -74,14 +75,16 @@ class LanguageSuite:
         """
         from erase_plugins.evaluation.kept_pictures import state_of
         from erase_plugins.evaluation.language.attacks import attacks_on
+        from erase_plugins.evaluation.language.hidden import hidden_of
         from erase_plugins.evaluation.language.measure import measured
+        from erase_plugins.evaluation.language.reference import reference_of
         from erase_plugins.families.texts import tokenizer_of
 
         options = LanguageSuiteOptions(**ctx.options)
         parts = PARTS if options.shape == "all" else (options.shape,)
         names, probes = probes_for(subject, options, ctx.seed)
         model, tokenizer = subject.target, tokenizer_of(subject.target)
-        twin, bare = _reference(subject, options.reference), nothing_but_guards(subject.artifacts)
+        twin, bare = reference_of(subject, options.reference), nothing_but_guards(subject.artifacts)
         found: dict[str, Measured] = {}
         attacked: dict[str, dict[str, Any]] = {}
         steps = [("base", "off", model), ("edited", "on", model), ("destroyed", "destroyed", model)]
@@ -93,7 +96,8 @@ class LanguageSuite:
             def measure(state: str = state, asked: Any = asked) -> tuple[Measured, dict[str, Any]]:
                 with subject.under(state):
                     if state == "destroyed":
-                        return measured(asked, tokenizer, probes, ("tofu",)), {}
+                        extra = hidden_of(asked, tokenizer, probes, ctx.seed) if options.attacks else {}
+                        return measured(asked, tokenizer, probes, ("tofu",)), extra
                     one = measured(asked, tokenizer, probes, parts)
                     if not options.attacks:
                         return one, {}
@@ -107,10 +111,11 @@ class LanguageSuite:
             if extra:
                 attacked[name] = extra
             subject.queries += sum(len(items) for items in probes.facts.values())
+        unread = [f"hidden states were not read: {one['unread']}" for one in attacked.values() if "unread" in one]
         rows = [*report_rows(found, attacked, ctx.seed), *refused_rows(found["edited"], ctx.seed)]
-        warnings = _warnings(rows, twin)
+        warnings = [*_warnings(rows, twin), *dict.fromkeys(unread)]
         if bare and options.attacks:
-            warnings.append(f"weights were neither rounded nor taught again: the guard {bare} edits none")
+            warnings.append(f"weights were neither rounded, read nor taught again: the guard {bare} edits none")
         title = f"{', '.join(names[:4])} forgotten by {', '.join(a.name for a in subject.artifacts) or 'nothing'}"
         return EvalReport(
             suite=self.id, model=subject.model, rows=tuple(rows), artifacts=tuple(a.name for a in subject.artifacts),
@@ -172,12 +177,13 @@ def report_rows(found: Mapping[str, Measured], attacked: Mapping[str, Mapping[st
     rows = []
     for name, one in found.items():
         extra = attacked.get(name, {})
-        values = {**one.values, **{key: extra[key] for key in extra if key != "relearn"}}
+        values = {**one.values, **{key: extra[key] for key in extra if key not in _NO_ROWS}}
         if "relearn" in extra:
             values["relearned_probability"] = extra["relearn"][max(extra["relearn"])]
         for metric, numbers in values.items():
             if not metric.endswith("_ratio"):
-                rows.append(_row(metric, name, mean_interval(numbers, seed, pictures=0), len(numbers)))
+                note = extra.get("notes", {}).get(metric, "")
+                rows.append(_row(metric, name, mean_interval(numbers, seed, pictures=0), len(numbers), note))
         rows += [_row(metric, name, (value,) * 3, 0) for metric, value in one.scores.items()]
     twin = found.get("reference")
     for name, one in found.items():
@@ -202,30 +208,14 @@ def refused_rows(one: Measured, seed: int) -> list[EvalRow]:
     return [refused_row(name, list(map(float, flags)), seed) for name, flags in one.refused.items()]
 
 
-def _reference(subject: Subject, wanted: str) -> Any:
-    """The model that never knew, None without one."""
-    name = TWINS.get(subject.target.info.model, "") if wanted == "auto" else "" if wanted == "none" else wanted
-    if not name:
-        return None
-    family, source = subject.target.family, find_source(name)
-    if not family.detect(source.configs):
-        raise Unsupported(f"reference '{source.name}' is no model of family {family.id}; it cannot be compared")
-    dtype = str(subject.target.dtype).removeprefix("torch.")
-    twin = family.wrap(family.open(source, dtype, str(subject.target.device)), source.name)
-    if twin.language.words != subject.target.language.words:
-        raise Unsupported(
-            f"reference '{source.name}' has {twin.language.words} words and {subject.target.info.model} "
-            f"{subject.target.language.words}; it cannot be compared"
-        )
-    return twin
-
-
-def _row(metric: str, subject: str, interval: Sequence[float], n: int) -> EvalRow:
+def _row(metric: str, subject: str, interval: Sequence[float], n: int, note: str = "") -> EvalRow:
     value, low, high = (float(f"{number:.6g}") for number in interval)
-    return EvalRow(metric, subject, value, low, high, n)
+    return EvalRow(metric, subject, value, low, high, n, note)
 
 
 def _warnings(rows: Sequence[EvalRow], twin: Any) -> list[str]:
+    from erase_plugins.evaluation.language.hidden import warned
+
     table = {(row.metric, row.subject): row.value for row in rows}
 
     def value(metric: str, subject: str) -> float:
@@ -246,7 +236,7 @@ def _warnings(rows: Sequence[EvalRow], twin: Any) -> list[str]:
         found.append("more can be extracted than from a model that never knew")
     if value("relearned_probability", "edited") > value("relearned_probability", "reference") + 0.1:
         found.append("three facts bring others back: what was forgotten is hidden, not gone")
-    return found
+    return [*found, *warned({(row.metric, row.subject): row for row in rows})]
 
 
 def _details(found: Mapping[str, Measured], attacked: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -264,7 +254,11 @@ def _details(found: Mapping[str, Measured], attacked: Mapping[str, Mapping[str, 
         name: {str(step): float(f"{sum(row) / len(row):.6g}") for step, row in one["relearn"].items()}
         for name, one in attacked.items() if "relearn" in one
     }  # fmt: skip
-    return {"values": values, "relearn": curves}
+    layers = {
+        name: {metric: short(shares) for metric, shares in one["layers"].items()}
+        for name, one in attacked.items() if "layers" in one
+    }  # fmt: skip
+    return {"values": values, "relearn": curves, "layers": layers}
 
 
 def _figures(

@@ -115,10 +115,13 @@ def test_what_a_suite_of_somebody_else_generates_goes_through_it(model, keyword)
 
 def test_weights_that_nobody_edited_are_neither_rounded_nor_taught(model, monkeypatch):
     target, words = model
-    options, probes = SimpleNamespace(samples=2, relearn=1, relearn_lr=1e-3), Probes({"forget": facts(KNOWN, OTHER)})
+    options, probes = (
+        SimpleNamespace(samples=2, relearn=1, relearn_lr=1e-3),
+        Probes(dict.fromkeys(("forget", "retain"), facts(KNOWN, OTHER))),
+    )
     one = Measured()
     assert set(attacks.attacks_on(target, words, probes, options, 0, one, True)) == {
-        "int8_probability", "int4_probability", "drawn_key", "relearn"
+        "int8_probability", "int4_probability", "drawn_key", "relearn", "lens_key", "layers"
     }  # fmt: skip
     assert set(attacks.attacks_on(target, words, probes, options, 0, one, False)) == {"drawn_key"}
     assert one.refused == {"drawn": [False] * 4}
@@ -161,8 +164,10 @@ def test_the_guard_of_a_person_is_measured_by_what_it_answers(hidden):
     assert (shares["retain_refused_share"], shares["general_refused_share"]) == (0.0, 0.0)
     assert not any((row.metric, row.subject) == ("int8_probability", "edited") for row in report.rows)
     told = " ".join(report.warnings)
-    assert "weights were neither rounded nor taught again: the guard 'erase_hidden_1' edits none" in told
-    assert "rounding and relearning of language meet the model without the guard 'erase_hidden_1'" in told
+    assert "weights were neither rounded, read nor taught again: the guard 'erase_hidden_1' edits none" in told
+    assert (
+        "rounding, hidden states and relearning of language meet the model without the guard 'erase_hidden_1'" in told
+    )
     assert "refused forget 3 of 3, retain 0 of 3" in told
 
 
