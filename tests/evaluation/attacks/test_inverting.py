@@ -34,9 +34,10 @@ def test_a_stock_pipeline_draws_the_picture_again_from_its_noise(name, monkeypat
     pipe = shared_pipeline(name)
     subject, before = tiny_subject(pipe), snapshot(pipe)
     network = subject.target.network("denoiser")
-    told = {}
+    told, times = {}, []
 
     def constant(*given, **named):
+        times.append(float(torch.as_tensor(named.get("timestep", given[1] if given[1:] else None)).flatten()[0]))
         latents = named.get("hidden_states", given[0] if given else None)
         shape = latents.shape[1:]
         if shape not in told:
@@ -46,7 +47,11 @@ def test_a_stock_pipeline_draws_the_picture_again_from_its_noise(name, monkeypat
     monkeypatch.setattr(network, "forward", constant)
     clean = latents_of(subject)
     assert float((own_noise(subject, clean, 6) - clean).norm() / clean.norm()) > 0.5
+    times.clear()
     found = regenerated(subject, ASKED, pictures_of(subject), 6)
+    assert times[:6] == pytest.approx(times[:5:-1]) and len(set(times)) == 6, (
+        "back at the noise levels of the way forth"
+    )
     torch.testing.assert_close(found, decoded(subject, clean), rtol=1e-3, atol=2e-3)
     assert subject.queries == 2
     monkeypatch.undo()

@@ -64,6 +64,15 @@ def test_examples_decide_what_is_written_and_their_number_does_not_matter(folder
     assert max(len(text) for text in given[1]) < len(" ".join(SHOWN * 4)), "not all are shown at a time"
 
 
+def test_an_example_that_is_written_again_is_no_new_sentence(folder, monkeypatch):
+    writer = Writer.open(str(folder))
+    again = writer.tokenizer([f"{SHOWN[0]} \n"] * TOGETHER, return_tensors="pt")["input_ids"]
+    monkeypatch.setattr(
+        type(writer.model.language), "sample", lambda self, ids, *more: torch.cat([ids, again], dim=1)
+    )  # fmt: skip
+    assert writer.sentences(SHOWN, 4, "x") == [] and writer.sentences(SHOWN[1:], 4, "x") == [SHOWN[0]]
+
+
 def test_a_model_is_told_from_others(folder, tmp_path):
     from transformers import AutoTokenizer, LlamaForCausalLM
 
