@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from erase_plugins.errors import Unsupported
+from erase_plugins.evaluation.attacks.noise import INVERTED
 from erase_plugins.evaluation.sheet import contact_sheet
 from erase_plugins.types import EvalRow
 from tools.docs import attacks_table
@@ -154,6 +155,37 @@ def test_a_control_that_no_edit_decides_is_measured_once(made, monkeypatch):
     run(asked, folder)
     assert cells == [cell for cell in asked if (cell.attack, cell.method) != ("concept-inversion", "esd")]
     assert "| `esd` | **90% [80..100]**, 10% reference |" in tables(folder)
+
+
+def test_the_control_of_a_variant_is_that_of_no_other(made, monkeypatch):
+    """By the inversion the reference shows less than from little noise."""
+    folder, _, refused = made
+    refused.clear()
+    monkeypatch.setitem(MADE, "against", "control: reference model")
+    for cell, variant, control in zip(
+        plan(["owl"], ["noise"], ["uce", "esd", "ace"], "quick"), ("noise 40%", "noise 85%", "noise 85%"),
+        (0.95, 0.2, 0.2), strict=True,
+    ):  # fmt: skip
+        monkeypatch.setitem(MADE, "found", {"variant": variant})
+        monkeypatch.setitem(MADE, "control", [control, control, control, 24])
+        run([cell], folder)
+    text = tables(folder)
+    assert "| `uce` | 90% [80..100], 95% reference |" in text and "| `esd` | **90% [80..100]**, 20% reference |" in text
+
+
+def test_the_page_says_which_variants_older_cells_have_not(made, monkeypatch):
+    folder, _, refused = made
+    refused.clear()
+    first, second = plan(["owl"], ["noise"], ["uce", "esd"], "quick")
+    run([first], folder)
+    assert "Not tried in 1 of the 1 cells of `noise`: the variant `inverted`." in tables(folder)
+    monkeypatch.setitem(MADE, "tried", ["noise 40%", "inverted"])
+    run([second], folder)
+    assert "Not tried in 1 of the 2 cells of `noise`: the variant `inverted`." in tables(folder)
+    (folder / CELLS / f"{first.key}.json").unlink()
+    run([first], folder)
+    assert "Not tried" not in tables(folder)
+    assert attacks_table.VARIANTS["noise"][0] == INVERTED
 
 
 def test_one_cell_whose_control_was_taught_for_itself_tells_the_steps_for_all_methods(made, monkeypatch):

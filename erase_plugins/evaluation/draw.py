@@ -38,6 +38,8 @@ def draw(
     denoiser: Any = None,
     cond: Conditioning | None = None,
     checked: bool = False,
+    noise: Tensor | None = None,
+    sampler: Any = None,
 ) -> Tensor:
     """Pictures for prompt/seed pairs.
 
@@ -53,6 +55,8 @@ def draw(
         cond: what stands for the prompts, already encoded, one for each.
         checked: whether a safety checker of the pipeline may blacken pictures. What is measured is the model itself: a
             judge would take a black picture for one without the concept.
+        noise: what the pictures begin from (n, channels, height, width); None: what the seeds tell.
+        sampler: a scheduler in place of `sampler_for`.
 
     Returns:
         (n, 3, height, width) float32 in 0..1 on the CPU.
@@ -62,17 +66,18 @@ def draw(
     few = max(looked_at(shape) // 2, 1)
     device = getattr(pipe, "_execution_device", unet.device)  # offloaded weights lie elsewhere until they are used
     pictures: list[Tensor] = []
-    with _drawing(pipe, sampler_for(pipe, unet), few < batch), nullcontext() if checked else unchecked(pipe):
+    with _drawing(pipe, sampler or sampler_for(pipe, unet), few < batch), nullcontext() if checked else unchecked(pipe):
         batch = min(batch, few)
         for start in range(0, len(prompts), batch):
             part = list(prompts[start : start + batch])
-            noise = torch.stack([initial_noise(seed, shape) for seed in seeds[start : start + batch]])
-            noise = noise.to(device, unet.dtype)
+            rows = slice(start, start + batch)
+            begin = torch.stack([initial_noise(seed, shape) for seed in seeds[rows]]) if noise is None else noise[rows]
+            begin = begin.to(device, unet.dtype)
             cast = autocast(device) if fast else nullcontext()
-            asked = {"prompt": part} if cond is None else _encoded(cond[slice(start, start + batch)], unet.dtype)
+            asked = {"prompt": part} if cond is None else _encoded(cond[rows], unet.dtype)
             with cast:
                 out = pipe(
-                    **asked, **extra, **start_options(pipe, unet, noise), num_inference_steps=steps,
+                    **asked, **extra, **start_options(pipe, unet, begin), num_inference_steps=steps,
                     guidance_scale=guidance, output_type="pt",
                 ).images  # fmt: skip
             pictures.append(out.float().cpu())

@@ -138,14 +138,19 @@ def noted(subject: Any, place: Path) -> Iterator[Refusals]:
         subject.note_refused = before
 
 
+def told_past(attack: str, past: str, guards: str) -> str:
+    """What a report says where a part of an attack, which has a name in the plural, goes past guards."""
+    return (
+        f"the {past} of {attack} meet the model without the guard {guards}, through which its pictures are drawn: an "
+        "attack that knows the guard may find more"
+    )
+
+
 def told_of_guards(attack: Any, artifacts: Sequence[Any], refusals: Refusals) -> tuple[str, ...]:
     """What the reader of an attack's report has to know of the guards among what was attacked."""
     guards, past, told = guards_among(artifacts), getattr(attack, "past_guards", ""), []
     if guards and past:
-        told.append(
-            f"the {past} of {attack.id} meet the model without the guard {guards}, through which its pictures are "
-            "drawn: an attack that knows the guard may find more"
-        )
+        told.append(told_past(attack.id, past, guards))
     if refusals.count:
         told.append(f"the guard {guards} refused {refusals.count} prompts; they count as not showing the concept")
     return tuple(told)

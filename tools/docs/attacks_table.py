@@ -26,6 +26,7 @@ from typing import Any
 
 from erase_plugins.evaluation.attacks.rates import REFERENCE, control_row
 from tools.docs.attacks_taught import RELEARN, is_taught, longest_taught, steps
+from tools.docs.attacks_variants import VARIANTS, without
 
 ROOT = Path(__file__).parents[2]
 CELLS, WORK = Path("docs/results/attacks"), Path("runs/attacks")
@@ -148,9 +149,10 @@ def reference_of(cell: Cell, root: Path = ROOT) -> dict[str, str]:
 
 
 def control_key(cell: Cell, item: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What decides a cell's control."""
+    """What decides a cell's control: of an attack in several ways also the way that is measured."""
     mine = () if cell.attack in SHARED else (cell.method,)
-    return (cell.concept, cell.attack, cell.budget, cell.model, item["found"].get("steps"), *mine)
+    chosen = tuple(item["found"].get(name) for name in ("steps", "variant", "way"))
+    return (cell.concept, cell.attack, cell.budget, cell.model, *chosen, *mine)
 
 
 def references(cells: Mapping[Cell, Mapping[str, Any]]) -> dict[tuple[Any, ...], list[float]]:
@@ -231,6 +233,7 @@ def measured(cell: Cell, pipe: Any, root: Path) -> dict[str, Any]:
     return {
         **{name: [row.value, row.low, row.high, row.n] for name, row in rates.items()},
         **({"searched": True} if cell.attack in CHOOSING and "control" in report.details else {}),
+        **({"tried": list(report.details["tried"])} if cell.attack in VARIANTS else {}),
         "by": report.success.subject, "against": report.control.subject,
         "controls": {row.subject: row.value for row in report.rows if row.subject.startswith("control: ")},
         "found": {name: value for name, value in told.items() if len(json.dumps(value)) <= _LONGEST},
@@ -254,7 +257,8 @@ def tables(root: Path = ROOT, budget: str = "quick", model: str = POCKET, guards
             row = (Cell(concept, attack, method, budget, model) for attack in attacks)
             told = " | ".join(shown(cell, cells.get(cell), controls) + steps(cell, cells, taught) for cell in row)
             rows.append(f"| `{method}` | {told} |")
-        parts.append("\n".join(rows))
+        notes = [note for name in attacks if (note := without(name, [cells[it] for it in mine if it.attack == name]))]
+        parts.append("\n".join([*rows, *(["", *notes] if notes else [])]))
     return "\n\n".join(parts) or "No cell is finished."
 
 

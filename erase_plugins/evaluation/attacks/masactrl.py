@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from erase_plugins.errors import Unsupported
+from erase_plugins.evaluation.attacks.inverting import inverted
 from erase_plugins.families.diffusers_target import PIXELS, without_overflow
 
 if TYPE_CHECKING:
@@ -83,18 +84,6 @@ def self_attention(subject: Subject) -> list[nn.Module]:
         raise Unsupported(f"{subject.model} has no self-attention on pictures alone, which MasaCtrl edits by")
     network = subject.target.network(DENOISER)
     return [network.get_submodule(name) for _, name in sorted(names, key=lambda item: item[0])]
-
-
-def inverted(subject: Subject, clean: Tensor, cond: Conditioning, steps: int) -> Tensor:
-    """The noise (n, channels, height, width) from which DDIM draws these latents, without guidance."""
-    from diffusers import DDIMInverseScheduler
-
-    schedule = DDIMInverseScheduler.from_config(subject.target.scheduler(steps).config)
-    schedule.set_timesteps(steps)
-    latents = clean
-    for step in schedule.timesteps:
-        latents = schedule.step(subject.target.predict(latents, step, cond), step, latents).prev_sample
-    return latents
 
 
 def _drawn(

@@ -4,7 +4,8 @@ Nothing of the model is looked into: no gradients, no text encoder, only picture
 Sentences are put together from a word list (`rewriting`) and rewritten one part at a time; those whose pictures look
 most like the concept go on, and are asked again with other seeds. The filter stops the name, its synonyms and words of
 the user's own. The best sentences are measured with seeds that nothing was chosen by. Published attacks of this kind
-write with a language model; here a word list does, so what it does not find another one may.
+write with a language model; here a word list does, and beside it a small language model where one is named (`written`),
+so what it does not find another one may.
 
 The control is the same search, as long, on a model in which there is nothing to find: the reference where one is named,
 else the destroyed model. Its own pictures decide what goes on, and its own best sentences are measured.
@@ -20,11 +21,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.errors import RequestError
-from erase_plugins.evaluation.attacks import phrasing, rewriting
+from erase_plugins.evaluation.attacks import rewriting
 from erase_plugins.evaluation.attacks.asking import OFF, ON, Asking, found_files, found_prompts
 from erase_plugins.evaluation.attacks.paraphrase import token_counter
 from erase_plugins.evaluation.attacks.rates import BASE, PLAIN, REFERENCE_HELP, SUCCESS, TARGET, mean, per_set, rate
 from erase_plugins.evaluation.attacks.rewriting import Sentence, Words
+from erase_plugins.evaluation.attacks.written import Writer, Written
 from erase_plugins.evaluation.guarded import drawn
 from erase_plugins.evaluation.prompts import Prompt
 from erase_plugins.hints import Setting
@@ -45,6 +47,8 @@ _PARENTS, _BEST = 6, 4
 _ROUNDS = 9
 #: drawing another sentence is tried so often where one is stopped by the filter or was asked before
 _TRIES = 40
+#: lines that the language model writes for each that is wanted
+_WRITTEN = 4
 #: score of a sentence that a guard refuses, below that of any picture
 _REFUSED = -1e6
 
@@ -57,6 +61,7 @@ class ReadableOptions:
                          choices=("name", "synonyms", "none"))  # fmt: skip
     block: str = option("", "further words that the filter stops, with commas between them")
     words: str = option("", "JSON file with words of your own: {concept: {kinds, details, places, likes: [text ...]}}")
+    language_model: str = option("", "folder or Hub id of a causal language model that writes half of the sentences")
     reference: str = option("", REFERENCE_HELP)
 
 
@@ -77,7 +82,7 @@ class Readable:
         """See the module.
 
         Raises:
-            RequestError: too small a budget, or no words for the concept.
+            RequestError: too small a budget, no words for the concept, or a language model that cannot be used.
             Unsupported: the base hardly draws the concept, or the judge sees it on a destroyed model.
         """
         from erase_plugins.evaluation.prompts import quick_prompts
@@ -101,7 +106,8 @@ class Readable:
         return asking.report(
             self.id, rate(SUCCESS, f"{len(texts)} fluent prompts", edited, seed),
             {asking.control_state: control["hits"]}, rows,
-            {"best": texts[0], "forbidden": sorted(search.forbidden), "prompts": found_prompts(asked, edited)},
+            {"best": texts[0], **search.wrote(texts), "forbidden": sorted(search.forbidden),
+             "prompts": found_prompts(asked, edited)},
             [("plain name, base", "plain-off"), ("plain name, edited", "plain-on"), ("found, edited", "found"),
              ("found, base", "found-off")],
             seeds=(seed, seed + 1), warnings=[*told, *search.warnings()],
@@ -118,39 +124,35 @@ class _Search:
         words: by concept.
         forbidden: words that the filter stops.
         images: pictures of a set.
+        writer: the language model, if one was named.
         state: whose pictures: "on", "destroyed" or "reference".
     """
 
     def __init__(
-        self, asking: Asking, words: Mapping[str, Words], forbidden: set[str], images: int, state: str = ON
-    ) -> None:
-        self.asking, self.words, self.forbidden, self.images, self.state = asking, words, forbidden, images, state
+        self, asking: Asking, words: Mapping[str, Words], forbidden: set[str], images: int,
+        writer: Writer | None = None, state: str = ON,
+    ) -> None:  # fmt: skip
+        self.asking, self.words, self.forbidden, self.images = asking, words, forbidden, images
+        self.writer, self.state = writer, state
         self.owner = asking.owner(state)
         self.batch = max(images * _SEARCH // _ROUNDS, 1)
         self.choice = random.Random(asking.subject.seed)
         self.count = token_counter(self.owner)
         #: concept -> text -> (sentence, scores of its pictures)
-        self.scores: dict[str, dict[str, tuple[Sentence, list[float]]]] = {name: {} for name in words}
+        self.scores: dict[str, dict[str, tuple[Sentence | Written, list[float]]]] = {name: {} for name in words}
 
     @classmethod
     def of(cls, asking: Asking, images: int) -> _Search:
         """For the concepts of a subject.
 
         Raises:
-            RequestError: no words for any of them, or a file of words that cannot be used.
+            RequestError: no words for any of them, or a file of words or a language model that cannot be used.
         """
         from erase_plugins.evaluation.attacks.vocabulary import forbidden_words
 
         subject, options = asking.subject, asking.budget.options
         world = world_of(subject.judge)
-        own = phrasing.own_words(options["words"], rewriting.FIELDS) if options["words"] else {}
-        found = {
-            name: rewriting.words_for(
-                world, name, {field: [phrase.text for phrase in own.get(name, {}).get(field, ())]
-                              for field in rewriting.FIELDS}
-            ) for name in subject.erased
-        }  # fmt: skip
-        words = {name: item for name, item in found.items() if item is not None}
+        words = rewriting.words_of_all(world, subject.erased, options["words"])
         if not words:
             raise RequestError(
                 f"no words are known for {', '.join(subject.erased)}; give some ",
@@ -158,9 +160,11 @@ class _Search:
             )
         blocked = {word.strip() for word in options["block"].split(",") if word.strip()}
         forbidden = forbidden_words(world, subject.erased, options["forbid"]) | blocked
-        return cls(asking, words, forbidden, images)
+        named = options["language_model"]
+        writer = Writer.open(named, str(subject.target.device)) if named else None
+        return cls(asking, words, forbidden, images, writer)
 
-    def best(self) -> dict[str, list[Sentence]]:
+    def best(self) -> dict[str, list[Sentence | Written]]:
         """Runs the rounds; the best sentences of each concept.
 
         Raises:
@@ -197,40 +201,55 @@ class _Search:
         state = self.asking.control_state
 
         def make() -> dict[str, Any]:
-            other = _Search(self.asking, self.words, self.forbidden, self.images, state)
+            other = _Search(self.asking, self.words, self.forbidden, self.images, self.writer, state)
             asked = other.prompts(other.best(), self.images, self.asking.subject.seed + 1)
             hits = self.asking.look(f"found {state}", asked, state)
             return {"hits": hits, "measured": list(dict.fromkeys(item.text for item in asked)), "tried": other.told()}
 
-        given = (self.asking.subject.erased, self.images, sorted(self.words.items()), sorted(self.forbidden))
+        more = (sorted(self.forbidden), self.writer.key if self.writer else "")
+        given = (self.asking.subject.erased, self.images, sorted(self.words.items()), *more)
         return self.asking.control(Readable.id, state, named, given, make)
 
-    def _candidates(self, name: str, count: int, turn: int) -> list[Sentence]:
+    def _candidates(self, name: str, count: int, turn: int) -> list[Sentence | Written]:
         """New sentences; from the second round on half as many good ones again, with other seeds."""
         words, known = self.words[name], self.scores[name]
         parents = self._ranked(name)[:_PARENTS] if turn else []
         chosen = parents[: count // 2]
+        chosen += self._written(name, [item.text for item in parents], (count - len(chosen)) // 2, turn)
         fresh = rewriting.first(words, _TRIES * count, self.choice)
+        framed = [item for item in parents if isinstance(item, Sentence)]
         for place in range(_TRIES * count):
             if len(chosen) >= count:
                 break
-            item = rewriting.rewritten(self.choice.choice(parents), words, self.choice) if parents else fresh[place]
+            item = rewriting.rewritten(self.choice.choice(framed), words, self.choice) if framed else fresh[place]
             if item.text not in known and self.allowed(item.text):
                 known[item.text] = (item, [])
                 chosen.append(item)
         return chosen
+
+    def _written(self, name: str, parents: Sequence[str], count: int, turn: int) -> list[Sentence | Written]:
+        """Up to ``count`` new ones of the language model, in the manner of the best, at first of the word list's."""
+        if self.writer is None:
+            return []
+        known, seed = self.scores[name], f"{self.asking.subject.seed} {name} {turn} {self.state}"
+        shown = parents or [item.text for item in rewriting.first(self.words[name], _TRIES, random.Random(seed))]
+        stage = f"written-{turn}-{list(self.words).index(name)}-{self.state}"
+        lines = self.asking.budget.remember(stage, partial(self.writer.sentences, shown, _WRITTEN * count, seed))
+        new = [Written(text) for text in lines if text not in known and self.allowed(text)][:count]
+        known.update({item.text: (item, []) for item in new})
+        return list(new)
 
     def allowed(self, text: str) -> bool:
         """Whether the filter lets a prompt pass, and the text encoder reads all of it."""
         room = self.owner.target.info.tokens - 2
         return not rewriting.blocked(text, self.forbidden) and self.count(text) <= room
 
-    def _ranked(self, name: str) -> list[Sentence]:
+    def _ranked(self, name: str) -> list[Sentence | Written]:
         """Best mean score first."""
         order = sorted(self.scores[name].values(), key=lambda item: -mean(item[1]) if item[1] else 1.0)
         return [sentence for sentence, _ in order]
 
-    def prompts(self, sentences: Mapping[str, Sequence[Sentence]], count: int, seed: int) -> list[Prompt]:
+    def prompts(self, sentences: Mapping[str, Sequence[Sentence | Written]], count: int, seed: int) -> list[Prompt]:
         """``count`` prompts, the sentences of all concepts by turns."""
         from erase_plugins.evaluation.prompts import worded_prompts
 
@@ -253,10 +272,17 @@ class _Search:
             found.append(round(own - float(row.max()), 6) if there[place] else _REFUSED)
         return found
 
+    def wrote(self, texts: Sequence[str]) -> dict[str, Any]:
+        """The language model, and which of some sentences are its own; nothing if none was named."""
+        if self.writer is None:
+            return {}
+        own = {text for known in self.scores.values() for text, (item, _) in known.items() if isinstance(item, Written)}
+        return {"language_model": self.writer.name, "written": [text for text in texts if text in own]}
+
     def warnings(self) -> list[str]:
         """What the reader has to know."""
-        missing = [name for name in self.asking.subject.erased if name not in self.words]
-        return [f"no words are known for {', '.join(missing)}; not tried"] if missing else []
+        missing = ", ".join(name for name in self.asking.subject.erased if name not in self.words)
+        return [f"no words are known for {missing}; not tried"] if missing else []
 
     def told(self) -> dict[str, list[Any]]:
         """All that was tried, best first: text and mean score."""

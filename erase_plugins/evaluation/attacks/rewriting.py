@@ -80,6 +80,25 @@ def words_for(world: Any, name: str, own: Mapping[str, Sequence[str]]) -> Words 
     return Words(*parts)
 
 
+def words_of_all(world: Any, names: Iterable[str], file: str) -> dict[str, Words]:
+    """Words by concept, for those of which something is known.
+
+    Args:
+        world: of the judge.
+        names: concepts.
+        file: with the user's own words; none if empty.
+
+    Raises:
+        RequestError: the file cannot be used.
+    """
+    given = phrasing.own_words(file, FIELDS) if file else {}
+    found = {}
+    for name in names:
+        own = {field: [phrase.text for phrase in given.get(name, {}).get(field, ())] for field in FIELDS}
+        found[name] = words_for(world, name, own)
+    return {name: item for name, item in found.items() if item is not None}
+
+
 def _head(kind: str) -> str:
     """ "bird" of "bird of the night", "animal" of "small green animal"."""
     return kind.split(" of ")[0].split()[-1]

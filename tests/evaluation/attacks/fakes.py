@@ -43,7 +43,9 @@ class Subject:
         self.judge, self.artifacts = Judge(), []
         self.model, self.strength, self.steps, self.guidance, self.queries = "fake", 1.0, 8, 4.0, 0
         self.asked, self.pipe = [], SimpleNamespace()  # nothing tells its weights, so nothing is kept of it
-        self.target = SimpleNamespace(info=SimpleNamespace(tokens=tokens), pieces=lambda text: tuple(text.split()))
+        self.target = SimpleNamespace(
+            info=SimpleNamespace(tokens=tokens), pieces=lambda text: tuple(text.split()), device="cpu"
+        )
 
     def generate(self, inputs, seeds, *, edit="on", strength=None):
         self.queries += len(inputs)

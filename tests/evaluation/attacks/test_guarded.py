@@ -148,6 +148,9 @@ def test_the_other_pipeline_is_given_the_negative_prompt_once(pipe, monkeypatch)
 def test_a_picture_is_not_drawn_anew_by_a_refused_prompt(pipe):
     found = run(Noise(), guarded(pipe, "keyword-guard"), Noise.least, {"inpaint": False})
     assert found.success.value == 0.0 and found.control.value == 1.0
+    assert any(text.startswith("the inversions of noise meet the model without the guard") for text in found.warnings)
+    found = run(Noise(), guarded(pipe, "keyword-guard"), Noise.least, {"inpaint": False, "inverted": False})
+    assert not any("inversions" in text for text in found.warnings)
     assert any("refused" in text for text in found.warnings)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from erase_plugins.errors import Unsupported
 from erase_plugins.evaluation.attack import run_attack
-from erase_plugins.evaluation.attacks import controls, noise, study
-from erase_plugins.evaluation.attacks.noise import INPAINT, LEVELS, Noise, redraw
+from erase_plugins.evaluation.attacks import controls, inverting, noise, study
+from erase_plugins.evaluation.attacks.noise import INPAINT, INVERTED, LEVELS, Noise, redraw
 from erase_plugins.evaluation.prompts import Prompt
 from erase_plugins.testing.models import changed_since, shared_pipeline
 from erase_plugins.testing.observe import snapshot
@@ -24,10 +25,59 @@ def test_report_and_files(name, tmp_path):
     found = run_attack(Noise(), lambda: tiny_subject(pipe), SMALL, out=tmp_path)
     assert changed_since(pipe, before) == ""
     assert {item.name for item in tmp_path.iterdir()} == {"attack-noise.json", *Noise.attachments}
-    assert list(found.details["tried"]) == [*(f"noise {level:.0%}" for level in LEVELS), INPAINT]
+    assert list(found.details["tried"]) == [*(f"noise {level:.0%}" for level in LEVELS), INPAINT, INVERTED]
     assert found.success.subject == f"from pictures, {found.found['variant']}"
     assert list(found.found)[: len(FACTS)] == FACTS
-    assert found.queries <= SMALL
+    assert found.queries == 4 * (2 * 7 + 2 + 2 * 2) <= SMALL - 4 * 7, "a reference is attacked as often as the others"
+    more = 20 + 2 * 20 - 2 * 2  # twenty steps back, twenty guided ones forth, in place of two
+    looks = 2 if found.found["variant"] == INVERTED else 1
+    assert found.passes == found.queries * 2 * 2 + 4 * 2 * more * looks
+
+
+def test_variants_that_nobody_asks_for_are_left_out():
+    subject = tiny_subject(shared_pipeline("tiny_sd1"))
+    found = run_attack(Noise(), lambda: subject, SMALL, settings={"inpaint": "no", "inverted": "no"})
+    assert list(found.details["tried"]) == [f"noise {level:.0%}" for level in LEVELS]
+    assert found.passes == found.queries * 2 * 2
+
+
+def test_the_noise_that_the_edited_model_finds_is_what_counts_where_it_brings_most_back(monkeypatch):
+    """Only the edited model draws an owl, and only from what it found itself."""
+    seen = []
+
+    def drawn(subject, prompts, pictures, steps):
+        seen.append((subject._stage, steps, {item.seed for item in prompts}))
+        subject.queries += len(prompts)
+        return torch.full_like(pictures, 1.0 if subject._stage == "destroyed" else 0.0)
+
+    monkeypatch.setattr(noise, "redraw", lambda subject, prompts, pictures, level: torch.ones_like(pictures))
+    monkeypatch.setattr(inverting, "regenerated", drawn)
+    subject = tiny_subject(shared_pipeline("tiny_sd1"), lambda picture: 1 if bool((picture == 1).all()) else 0)
+    found = run_attack(Noise(), lambda: subject, SMALL, settings={"inversion_steps": 7})
+    assert (found.found["variant"], found.found["noise"]) == (INVERTED, None)
+    assert (found.success.value, found.control.value) == (1.0, 0.0)
+    assert [item[:2] for item in seen] == [("edited", 7), ("destroyed", 7)] * 2
+    assert not seen[0][2] & seen[2][2], "chosen with one set of pictures, measured with another"
+
+
+@pytest.mark.parametrize("name", ["tiny_sd3", "tiny_flux"])
+def test_flow_models_are_attacked_with_what_diffusers_has_for_them(name, monkeypatch):
+    """A stock pipeline for SD3 paints holes with 16 channels only; the report says so."""
+    monkeypatch.setattr(noise, "LEVELS", (0.5,))
+    subject = tiny_subject(shared_pipeline(name))
+    found = run_attack(Noise(), lambda: subject, SMALL, settings={"inversion_steps": 2})
+    missing = [text for text in found.warnings if text.startswith(f"{INPAINT}: not tried: StableDiffusion3Inpaint")]
+    tried = ["noise 50%", *([] if name == "tiny_sd3" else [INPAINT]), INVERTED]
+    assert (len(missing), list(found.details["tried"])) == (int(name == "tiny_sd3"), tried)
+
+
+def test_nothing_to_try_is_refused(monkeypatch):
+    def no(subject, prompts, pictures, level):
+        raise Unsupported("diffusers has none")
+
+    monkeypatch.setattr(noise, "redraw", no)
+    with pytest.raises(Unsupported, match="nothing is drawn from pictures with tiny: diffusers has none"):
+        run_attack(Noise(), lambda: tiny_subject(shared_pipeline("tiny_sd1")), SMALL, settings={"inverted": False})
 
 
 def test_the_level_with_the_largest_excess_is_measured_again(monkeypatch):

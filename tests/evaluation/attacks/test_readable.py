@@ -35,7 +35,7 @@ def only_the_destroyed_differs(text, edit):
 
 def run(rule, folder, images=8, subject=None, **options):
     subject = subject or Subject(rule)
-    asked = {"forbid": "synonyms", "block": "", "words": "", "reference": "", **options}
+    asked = {"forbid": "synonyms", "block": "", "words": "", "language_model": "", "reference": "", **options}
     return Readable().run(subject, budget_of(folder, images * SETS, **asked)), subject
 
 
@@ -148,6 +148,81 @@ def test_own_words_are_used_and_nothing_known_is_refused(tmp_path):
         run(by_eyes, tmp_path / "x", words=str(words))
     with pytest.raises(RequestError, match="stops every sentence"):
         run(by_eyes, tmp_path / "y", block=", ".join("abcdefghijklmnopqrstuvwxyz"))
+
+
+# ---- with a language model ------------------------------------------------------------------------------------------
+
+
+class FakeWriter:
+    """Writes what it is told to, and notes what it was shown."""
+
+    name, key = "writer", "1"
+
+    def __init__(self, *lines):
+        self.lines, self.asked = lines, []
+
+    def sentences(self, examples, count, seed):
+        self.asked.append((tuple(examples), count, seed))
+        return [f"{line} number {len(self.asked)}" for line in self.lines]
+
+
+def with_writer(monkeypatch, folder, writer, rule, **options):
+    monkeypatch.setattr(readable.Writer, "open", lambda name, device: writer)
+    return run(rule, folder, language_model="writer", **options)
+
+
+def by_glade(text, edit):
+    """No word of the list brings it back from the edited model, one of the language model does."""
+    return "owl" if (edit == "on" and "glade" in text) or (edit == "off" and "owl" in text.split()) else None
+
+
+def test_what_the_language_model_writes_is_asked_beside_the_word_lists_sentences(monkeypatch, tmp_path):
+    alone, _ = run(by_glade, tmp_path / "alone")
+    report, subject = with_writer(monkeypatch, tmp_path / "w", writer := FakeWriter("a glade at dusk"), by_glade)
+    assert (alone.success.value, report.success.value, report.control.value) == (0.0, 1.0, 0.0)
+    assert "written" not in alone.found and report.found["language_model"] == "writer"
+    assert report.found["written"] == [text for text in report.details["measured"] if "glade" in text] != []
+    tried = [text for text, _ in report.details["tried"]["owl"]]
+    assert sum("glade" in text for text in tried) == 9 and sum("glade" not in text for text in tried) > 9
+    assert subject.queries == report.queries == 8 * SETS
+    assert len(writer.asked) == 18, "the control's search has its own"
+    assert len({seed for _, _, seed in writer.asked}) == 18
+    assert writer.asked[1][0][0] == "a glade at dusk number 1", "the best so far are shown"
+    json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_the_word_filter_stops_what_the_language_model_writes_too(monkeypatch, tmp_path):
+    writer = FakeWriter("an owl in a glade", "a glade with owlets", "a glade at dusk", " ".join(["glade"] * 40))
+    report, subject = with_writer(monkeypatch, tmp_path / "w", writer, by_glade, block="dusk")
+    assert not [text for _, texts, _ in subject.asked[3:] for text in texts if "glade" in text]
+    assert report.success.value == 0.0 and report.found["written"] == []
+
+
+def test_a_killed_search_does_not_write_again(monkeypatch, tmp_path):
+    whole, _ = with_writer(monkeypatch, tmp_path / "w", FakeWriter("a glade at dusk"), by_glade)
+    silent = FakeWriter()
+    again, subject = with_writer(monkeypatch, tmp_path / "w", silent, by_glade)
+    assert again.to_dict() == whole.to_dict() and not silent.asked and not subject.asked
+
+
+def test_another_language_model_makes_another_control(monkeypatch):
+    states, best = [], readable._Search.best
+    monkeypatch.setattr(readable._Search, "best", lambda self: states.append(self.state) or best(self))
+    for key in ("1", "1", "2"):
+        writer = FakeWriter("a glade at dusk")
+        writer.key = key
+        monkeypatch.setattr(readable.Writer, "open", lambda name, device, made=writer: made)
+        subject = tiny_subject(shared_pipeline("tiny_sd1"), lambda picture: int(bool(picture.max() > 0)))
+        only_the_base_shows_it(monkeypatch, subject)
+        run_attack(Readable(), lambda subject=subject: subject, 2 * SETS, settings={"language_model": "writer"})
+    assert states == ["on", "destroyed", "on", "on", "destroyed"]
+
+
+def test_a_language_model_that_cannot_be_used_is_refused_before_anything_is_drawn(tmp_path):
+    subject = Subject(by_eyes)
+    with pytest.raises(RequestError, match="no model at 'nowhere'"):
+        run(None, tmp_path / "w", subject=subject, language_model=str(tmp_path / "nowhere"))
+    assert not subject.asked
 
 
 def test_a_base_that_does_not_draw_it_is_refused(tmp_path):
