@@ -1,7 +1,8 @@
 """Free phrasing: sentences that name a concept among other words, and the caption that means the same.
 
 Grammar and words are few, so about a third of the other words are invented syllables: what counts is that an unknown
-word says nothing about the picture. A second concept may follow; the first one is what the sentence is about.
+word says nothing about the picture. A second concept may follow; the first one is what the sentence is about, or, where
+concepts stand side by side ("a snow fox"), the last of them. A colour before a thing is not its background.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
 FILLERS = Path(__file__).with_name("fillers.txt")
 #: shares: of a synonym for the concept, of a style and of a background, of invented words, of another concept as noun
-SYNONYM, STYLE, BACKGROUND, INVENTED, SECOND = 0.4, 0.15, 0.15, 0.35, 0.15
+SYNONYM, STYLE, BACKGROUND, INVENTED, SECOND = 0.4, 0.15, 0.15, 0.35, 0.2
+#: among the words before the concept: another concept ("a snow fox"), a colour, two words with a hyphen
+OTHER, COLOUR, HYPHEN = 0.12, 0.08, 0.06
 _GROUNDS = ("on a {} background", "on {}", "{} background", "in front of a {} background")
 _LOOKS = ("in {} style", "{} style")
 
@@ -28,11 +31,9 @@ class Phrasing:
     def __init__(self, world: World) -> None:
         self.world = world
         self.names = [(item.name, *item.synonyms) for item in world.concepts]
-        looks = [(key, *world.style_synonyms[key]) for key in world.styles]
-        grounds = [(key, *world.background_synonyms[key]) for key in world.backgrounds]
-        self.taken = {
-            part for words in (*self.names, *looks, *grounds) for word in words for part in word.lower().split()
-        }
+        looks = [word for key in world.styles for word in (key, *world.style_synonyms[key])]
+        self.colours = [word for key in world.backgrounds for word in (key, *world.background_synonyms[key])]
+        self.taken = {word.lower() for words in (*self.names, looks, self.colours) for word in words}
         self.fillers: dict[str, list[str]] = {}
         for line in FILLERS.read_text(encoding="utf-8").splitlines():
             if not line.startswith("#"):
@@ -56,7 +57,7 @@ class Phrasing:
 
     def sentence(self, rng: np.random.Generator, head: str, look: str = "", ground: str = "") -> str:
         """A sentence about ``head``, with words for a style and a background if they are given."""
-        qualities = [self._word(rng, "adjective") for _ in range(int(rng.choice(3, p=[0.4, 0.4, 0.2])))]
+        qualities = [self._quality(rng) for _ in range(int(rng.choice(4, p=[0.3, 0.4, 0.2, 0.1])))]
         if look and rng.random() < 0.5:
             qualities, look = [*qualities, look], ""
         text = " ".join([self._filler(rng, "one"), *qualities, head])
@@ -74,6 +75,16 @@ class Phrasing:
         for piece in more:
             text += _pick(rng, (" ", " ", " ", ", ")) + piece
         return text
+
+    def _quality(self, rng: np.random.Generator) -> str:
+        form = rng.random()
+        if form < OTHER:
+            return str(_pick(rng, _pick(rng, self.names)))
+        if form < OTHER + COLOUR:
+            word = str(_pick(rng, self.colours))
+        else:
+            word = self._word(rng, "adjective")
+        return f"{word}-{self._word(rng, 'adjective')}" if rng.random() < HYPHEN else word
 
     def _more(self, rng: np.random.Generator) -> str:
         form, thing = rng.random(), self._thing(rng, SECOND)
