@@ -35,7 +35,7 @@ from tools.docs.attacks_table import (
     references,
     shown,
 )
-from tools.docs.attacks_taught import RELEARN, against_reference
+from tools.docs.attacks_taught import RELEARN, against_reference, longest_taught, steps
 
 BUDGET = "standard"
 IMAGES = Path("docs/images")
@@ -52,11 +52,19 @@ _COLUMNS = 3
 
 
 def searched(root: Path = ROOT, budget: str = BUDGET, attack: str = INVERSION) -> dict[Cell, dict[str, Any]]:
-    """Finished cells of an attack with the model's defaults."""
+    """Finished cells of an attack on methods with their defaults."""
+    return {cell: item for cell, item in _every(root, budget, attack).items() if not is_design(cell)}
+
+
+def is_design(cell: Cell) -> bool:
+    """Whether its edit is a method with options, or two methods at once."""
+    return ":" in cell.method or len(cell.edits) > 1
+
+
+def _every(root: Path, budget: str, attack: str) -> dict[Cell, dict[str, Any]]:
     return {
         cell: item for cell, item in read(root).items()
         if (cell.attack, cell.budget, cell.model, item["status"]) == (attack, budget, POCKET, "ok")
-        and ":" not in cell.method
     }  # fmt: skip
 
 
@@ -93,17 +101,36 @@ def against_steps(root: Path = ROOT) -> str:
     cells = searched(root)
     methods = _methods(cells)
     curves = {cell: curve(item, "edited") for cell, item in cells.items()}
-    steps = sorted({step for points in curves.values() for step, _ in points})
+    looks = sorted({step for points in curves.values() for step, _ in points})
     most = len({cell.concept for cell in cells})
-    rows = [f"| mean of {most} concepts | by name | {' | '.join(f'{step:,} steps' for step in steps)} |",
-            "|---" * (len(steps) + 2) + "|"]  # fmt: skip
+    rows = [f"| mean of {most} concepts | by name | {' | '.join(f'{step:,} steps' for step in looks)} |",
+            "|---" * (len(looks) + 2) + "|"]  # fmt: skip
     for method in methods:
         mine = [cell for cell in cells if cell.method == method]
         # a search that ended early has found what it ended with
-        shares = [sum(_after(curves[cell], step) for cell in mine) / len(mine) for step in steps]
+        shares = [sum(_after(curves[cell], step) for cell in mine) / len(mine) for step in looks]
         named = sum(cells[cell]["plain"][0] for cell in mine) / len(mine)
         told = " | ".join(f"{share:.0%}" for share in (named, *shares))
         rows.append(f"| `{method}`{_fewer(len(mine), most)} | {told} |")
+    return "\n".join(rows)
+
+
+def designs(root: Path = ROOT) -> str:
+    """Markdown: designs beside the methods that they are made of, a line for each concept and edit."""
+    cells = {cell: item for cell, item in read(root).items()
+             if (cell.budget, cell.model, item["status"]) == (BUDGET, POCKET, "ok")}  # fmt: skip
+    made = {(cell.concept, cell.method) for cell in cells if is_design(cell) and cell.attack == INVERSION}
+    controls, taught = references(cells), longest_taught(cells)
+    attacks = [name for name in attack_ids() if any(cell.attack == name for cell in cells)]
+    rows = [f"| | | by name | {' | '.join(attacks)} |", "|---" * (len(attacks) + 3) + "|"]
+    for concept in sorted({concept for concept, _ in made}):
+        mine = sorted(method for place, method in made if place == concept)
+        parts = {edit.partition(":")[0] for method in mine for edit in Cell(concept, INVERSION, method).edits}
+        for method in [*(name for name in method_ids() if name in parts), *mine]:
+            row = [Cell(concept, attack, method, BUDGET) for attack in attacks]
+            named = cells[row[attacks.index(INVERSION)]]["plain"][0]
+            told = " | ".join(shown(cell, cells.get(cell), controls) + steps(cell, cells, taught) for cell in row)
+            rows.append(f"| {concept} | `{method}` | {named:.0%} | {told} |")
     return "\n".join(rows)
 
 

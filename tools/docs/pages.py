@@ -203,6 +203,7 @@ def pages(root: Path) -> dict[Path, Callable[[], str]]:
                 "steps": attacks_longer.against_steps(root),
                 "longest": attacks_longer.longest(root),
                 "until-back": attacks_longer.until_back(root),
+                "designs": attacks_longer.designs(root),
                 NATURAL: attacks_table.tables(root, model=NATURAL),
                 FLOW: attacks_table.tables(root, model=FLOW),
                 f"{FLOW}-{FEW}": attacks_table.tables(root, FEW, FLOW),

@@ -68,10 +68,13 @@ def synonym_prompts(world: World) -> list[Ask]:
 
 
 def free_prompts(world: World) -> list[Ask]:
-    """One prompt in free phrasing for each concept, written by hand; the captions of the training know none of them."""
-    lines = [line.split(" | ") for line in FREE.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
-    texts = dict(lines)
-    return [Ask(texts[item.name], item.name) for item in world.concepts if item.name in texts]
+    """Two prompts in free phrasing for each concept, written by hand; no training knows any of them."""
+    texts: dict[str, list[str]] = {}
+    for line in FREE.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            name, text = line.split(" | ")
+            texts.setdefault(name, []).append(text)
+    return [Ask(texts[item.name][turn], item.name) for turn in (0, 1) for item in world.concepts if item.name in texts]
 
 
 def rate(hits: Sequence[bool]) -> dict[str, float | int]:

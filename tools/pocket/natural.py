@@ -38,13 +38,14 @@ from tools.pocket.loop import Draw, OnStep, Stage, precision, run_stage
 from tools.pocket.phrasing import Phrasing
 from tools.pocket.recipe import Recipe
 from tools.pocket.train_denoiser import token_ids
+from tools.pocket.words import SUFFIX
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
 NATURAL, ENCODER, QUALITY = "natural", "text_encoder", "quality.json"
-RECIPE = replace(Recipe(), denoiser_steps=1500, denoiser_batch=64, denoiser_lr=3e-4, ema=0.995, checkpoint_every=100)
+RECIPE = replace(Recipe(), denoiser_steps=2500, denoiser_batch=64, denoiser_lr=5e-4, ema=0.995, checkpoint_every=100)
 #: share of a batch that are captions as before; queries per layer and step; pictures that the queries come from
 AS_BEFORE, QUERIES, PICTURES = 0.25, 96, 128
 #: queries kept of every pass
@@ -54,6 +55,12 @@ _PER_PASS = 8
 def cross_attentions(unet: Any) -> list[Any]:
     """Every layer of the denoiser that reads the text."""
     return [module for name, module in unet.named_modules() if name.endswith("attn2")]
+
+
+def pieces(tokenizer: Any) -> list[str]:
+    """Tokens of two letters or more, without the mark of a word's end."""
+    found = {token.removesuffix(SUFFIX) for token in tokenizer.get_vocab()}
+    return sorted(text for text in found if text.isascii() and text.isalpha() and len(text) > 1)
 
 
 def asked(pipe: Any, world: World, seed: int) -> list[Tensor]:
@@ -113,7 +120,9 @@ def natural_stage(pipe: Any, teacher: Any, world: World, recipe: Recipe) -> Stag
         pipe: the pipeline; its denoiser is read only.
         teacher: the text encoder as it was; frozen.
     """
-    tokenizer, layers, phrasing = pipe.tokenizer, cross_attentions(pipe.unet), Phrasing(world)
+    tokenizer, layers = pipe.tokenizer, cross_attentions(pipe.unet)
+    # a model that never saw some concepts hears nothing of their words here either
+    phrasing = Phrasing(world, Phrasing(pocket_world()).taken, pieces(tokenizer))
     bank, limit = asked(pipe, world, recipe.seed), pipe.tokenizer.model_max_length
     known: dict[str, Tensor] = {}
 

@@ -1,13 +1,14 @@
 """Free phrasing: sentences that name a concept among other words, and the caption that means the same.
 
-Grammar and words are few, so about a third of the other words are invented syllables: what counts is that an unknown
-word says nothing about the picture. A second concept may follow; the first one is what the sentence is about, or, where
-concepts stand side by side ("a snow fox"), the last of them. A colour before a thing is not its background.
+Grammar and words are few, so half of the other words are invented, of syllables or of any tokens: what counts is that
+an unknown word says nothing about the picture. A second concept may follow; the first one is what the sentence is
+about, or, where concepts stand side by side ("a snow fox"), the last of them. A colour before a thing is not its
+background.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,22 +19,29 @@ if TYPE_CHECKING:
 
 FILLERS = Path(__file__).with_name("fillers.txt")
 #: shares: of a synonym for the concept, of a style and of a background, of invented words, of another concept as noun
-SYNONYM, STYLE, BACKGROUND, INVENTED, SECOND = 0.4, 0.15, 0.15, 0.35, 0.2
+SYNONYM, STYLE, BACKGROUND, INVENTED, SECOND = 0.4, 0.15, 0.15, 0.5, 0.2
 #: among the words before the concept: another concept ("a snow fox"), a colour, two words with a hyphen
-OTHER, COLOUR, HYPHEN = 0.12, 0.08, 0.06
+OTHER, COLOUR, HYPHEN = 0.05, 0.1, 0.06
 _GROUNDS = ("on a {} background", "on {}", "{} background", "in front of a {} background")
 _LOOKS = ("in {} style", "{} style")
 
 
 class Phrasing:
-    """Sentences about the things of a world."""
+    """Sentences about the things of a world.
 
-    def __init__(self, world: World) -> None:
+    Args:
+        world: with its words.
+        reserved: more words that are not to be said by the way.
+        tokens: pieces of words to invent others from.
+    """
+
+    def __init__(self, world: World, reserved: Set[str] = frozenset(), tokens: Sequence[str] = ()) -> None:
         self.world = world
         self.names = [(item.name, *item.synonyms) for item in world.concepts]
         looks = [word for key in world.styles for word in (key, *world.style_synonyms[key])]
         self.colours = [word for key in world.backgrounds for word in (key, *world.background_synonyms[key])]
-        self.taken = {word.lower() for words in (*self.names, looks, self.colours) for word in words}
+        self.taken = {word.lower() for words in (*self.names, looks, self.colours) for word in words} | reserved
+        self.tokens = [token for token in tokens if token not in self.taken]
         self.fillers: dict[str, list[str]] = {}
         for line in FILLERS.read_text(encoding="utf-8").splitlines():
             if not line.startswith("#"):
@@ -62,19 +70,20 @@ class Phrasing:
             qualities, look = [*qualities, look], ""
         text = " ".join([self._filler(rng, "one"), *qualities, head])
         form = rng.random()
-        if form < 0.3:
+        if form < 0.25:
             text = f"{self._filler(rng, 'begin')} {text}"
-        elif form < 0.4:
-            text = f"{self._filler(rng, 'where')} {self._thing(rng, 0)}{_pick(rng, (',', ''))} {text}"
-        elif form < 0.45:
+        elif form < 0.55:
+            before = [self._more(rng, 0) for _ in range(int(rng.choice((1, 2, 3))))]
+            text = f"{' '.join(before)}{_pick(rng, (',', '', ' ' + self._word(rng, 'does')))} {text}"
+        elif form < 0.6:
             text = f"{self._thing(rng, 0)} {self._word(rng, 'doing')} {text}"
-        more = [self._more(rng) for _ in range(int(rng.choice(4, p=[0.15, 0.45, 0.3, 0.1])))]
+        more = [self._more(rng, SECOND) for _ in range(int(rng.choice(4, p=[0.2, 0.4, 0.3, 0.1])))]
         for word, frames in ((ground, _GROUNDS), (look, _LOOKS)):
             if word:
                 more.insert(int(rng.integers(len(more) + 1)), _pick(rng, frames).format(word))
         for piece in more:
             text += _pick(rng, (" ", " ", " ", ", ")) + piece
-        return text
+        return text + _pick(rng, ("", "", "", ".", "!", "?"))
 
     def _quality(self, rng: np.random.Generator) -> str:
         form = rng.random()
@@ -86,8 +95,8 @@ class Phrasing:
             word = self._word(rng, "adjective")
         return f"{word}-{self._word(rng, 'adjective')}" if rng.random() < HYPHEN else word
 
-    def _more(self, rng: np.random.Generator) -> str:
-        form, thing = rng.random(), self._thing(rng, SECOND)
+    def _more(self, rng: np.random.Generator, second: float) -> str:
+        form, thing = rng.random(), self._thing(rng, second)
         place = f"{self._filler(rng, 'where')} {thing}"
         if form < 0.45:
             return place
@@ -114,11 +123,19 @@ class Phrasing:
 
     def _invented(self, rng: np.random.Generator) -> str:
         while True:
-            syllables = 1 + int(rng.random() < 0.5)
-            word = "".join(self._filler(rng, "onset") + self._filler(rng, "vowel") for _ in range(syllables))
-            word += self._filler(rng, "coda") if rng.random() < 0.8 else ""
+            if self.tokens and rng.random() < 0.5:
+                word = "".join(_pick(rng, self.tokens) for _ in range(int(rng.choice((1, 2, 2, 3)))))
+            elif rng.random() < 0.05:
+                word = f"{int(rng.integers(1, 400))}{_pick(rng, ('', 'mm', 'k', 'x'))}"
+            else:
+                word = self._syllables(rng)
             if word not in self.taken:
                 return word
+
+    def _syllables(self, rng: np.random.Generator) -> str:
+        syllables = 1 + int(rng.random() < 0.5)
+        word = "".join(self._filler(rng, "onset") + self._filler(rng, "vowel") for _ in range(syllables))
+        return word + (self._filler(rng, "coda") if rng.random() < 0.8 else "")
 
 
 def _pick(rng: np.random.Generator, options: Sequence[Any]) -> Any:
