@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NATURAL, ENCODER, QUALITY = "natural", "text_encoder", "quality.json"
-RECIPE = replace(Recipe(), denoiser_steps=2500, denoiser_batch=64, denoiser_lr=5e-4, ema=0.995, checkpoint_every=100)
+RECIPE = replace(Recipe(), denoiser_steps=1800, denoiser_batch=64, denoiser_lr=5e-4, ema=0.995, checkpoint_every=100)
 #: share of a batch that are captions as before; queries per layer and step; pictures that the queries come from
 AS_BEFORE, QUERIES, PICTURES = 0.25, 96, 128
 #: queries kept of every pass
@@ -58,9 +58,9 @@ def cross_attentions(unet: Any) -> list[Any]:
 
 
 def pieces(tokenizer: Any) -> list[str]:
-    """Tokens of two letters or more, without the mark of a word's end."""
+    """Tokens of letters, without the mark of a word's end."""
     found = {token.removesuffix(SUFFIX) for token in tokenizer.get_vocab()}
-    return sorted(text for text in found if text.isascii() and text.isalpha() and len(text) > 1)
+    return sorted(text for text in found if text.isascii() and text.isalpha())
 
 
 def asked(pipe: Any, world: World, seed: int) -> list[Tensor]:
@@ -122,7 +122,7 @@ def natural_stage(pipe: Any, teacher: Any, world: World, recipe: Recipe) -> Stag
     """
     tokenizer, layers = pipe.tokenizer, cross_attentions(pipe.unet)
     # a model that never saw some concepts hears nothing of their words here either
-    phrasing = Phrasing(world, Phrasing(pocket_world()).taken, pieces(tokenizer))
+    phrasing = Phrasing(world, Phrasing(pocket_world()).taken - Phrasing(world).taken, pieces(tokenizer))
     bank, limit = asked(pipe, world, recipe.seed), pipe.tokenizer.model_max_length
     known: dict[str, Tensor] = {}
 

@@ -1,9 +1,9 @@
 """Free phrasing: sentences that name a concept among other words, and the caption that means the same.
 
 Grammar and words are few, so half of the other words are invented, of syllables or of any tokens: what counts is that
-an unknown word says nothing about the picture. A second concept may follow; the first one is what the sentence is
-about, or, where concepts stand side by side ("a snow fox"), the last of them. A colour before a thing is not its
-background.
+an unknown word says nothing about the picture. Of several concepts the first is meant that is called by its name, and
+where no name stands the first word for one: many of those words are loose ("brown" for a horse, "winter" for a
+snowman), and in a sentence with a name they mean what they say. A colour before a thing is not its background.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 FILLERS = Path(__file__).with_name("fillers.txt")
 #: shares: of a synonym for the concept, of a style and of a background, of invented words, of another concept as noun
-SYNONYM, STYLE, BACKGROUND, INVENTED, SECOND = 0.4, 0.15, 0.15, 0.5, 0.2
-#: among the words before the concept: another concept ("a snow fox"), a colour, two words with a hyphen
-OTHER, COLOUR, HYPHEN = 0.05, 0.1, 0.06
+SYNONYM, STYLE, BACKGROUND, INVENTED, SECOND = 0.35, 0.15, 0.15, 0.5, 0.25
+#: among the words before the concept: a word for another one ("a winter fox"), a colour, two words with a hyphen
+OTHER, COLOUR, HYPHEN = 0.15, 0.1, 0.06
 _GROUNDS = ("on a {} background", "on {}", "{} background", "in front of a {} background")
 _LOOKS = ("in {} style", "{} style")
 
@@ -41,7 +41,8 @@ class Phrasing:
         looks = [word for key in world.styles for word in (key, *world.style_synonyms[key])]
         self.colours = [word for key in world.backgrounds for word in (key, *world.background_synonyms[key])]
         self.taken = {word.lower() for words in (*self.names, looks, self.colours) for word in words} | reserved
-        self.tokens = [token for token in tokens if token not in self.taken]
+        self.tokens = [token for token in tokens if token not in reserved]
+        self.loose = [word for words in self.names for word in words[1:]]
         self.fillers: dict[str, list[str]] = {}
         for line in FILLERS.read_text(encoding="utf-8").splitlines():
             if not line.startswith("#"):
@@ -65,7 +66,10 @@ class Phrasing:
 
     def sentence(self, rng: np.random.Generator, head: str, look: str = "", ground: str = "") -> str:
         """A sentence about ``head``, with words for a style and a background if they are given."""
-        qualities = [self._quality(rng) for _ in range(int(rng.choice(4, p=[0.3, 0.4, 0.2, 0.1])))]
+        named = any(head == words[0] for words in self.names)
+        before, after = (self.loose if named else ()), ([words[0] for words in self.names] if named else [])
+        after = [*after, *self.loose]
+        qualities = [self._quality(rng, before) for _ in range(int(rng.choice(4, p=[0.3, 0.4, 0.2, 0.1])))]
         if look and rng.random() < 0.5:
             qualities, look = [*qualities, look], ""
         text = " ".join([self._filler(rng, "one"), *qualities, head])
@@ -73,11 +77,11 @@ class Phrasing:
         if form < 0.25:
             text = f"{self._filler(rng, 'begin')} {text}"
         elif form < 0.55:
-            before = [self._more(rng, 0) for _ in range(int(rng.choice((1, 2, 3))))]
-            text = f"{' '.join(before)}{_pick(rng, (',', '', ' ' + self._word(rng, 'does')))} {text}"
+            first = [self._more(rng, before) for _ in range(int(rng.choice((1, 2, 3))))]
+            text = f"{' '.join(first)}{_pick(rng, (',', '', ' ' + self._word(rng, 'does')))} {text}"
         elif form < 0.6:
-            text = f"{self._thing(rng, 0)} {self._word(rng, 'doing')} {text}"
-        more = [self._more(rng, SECOND) for _ in range(int(rng.choice(4, p=[0.2, 0.4, 0.3, 0.1])))]
+            text = f"{self._thing(rng, before)} {self._word(rng, 'doing')} {text}"
+        more = [self._more(rng, after) for _ in range(int(rng.choice(4, p=[0.2, 0.4, 0.3, 0.1])))]
         for word, frames in ((ground, _GROUNDS), (look, _LOOKS)):
             if word:
                 more.insert(int(rng.integers(len(more) + 1)), _pick(rng, frames).format(word))
@@ -85,18 +89,18 @@ class Phrasing:
             text += _pick(rng, (" ", " ", " ", ", ")) + piece
         return text + _pick(rng, ("", "", "", ".", "!", "?"))
 
-    def _quality(self, rng: np.random.Generator) -> str:
+    def _quality(self, rng: np.random.Generator, others: Sequence[str]) -> str:
         form = rng.random()
-        if form < OTHER:
-            return str(_pick(rng, _pick(rng, self.names)))
+        if others and form < OTHER:
+            return str(_pick(rng, others))
         if form < OTHER + COLOUR:
             word = str(_pick(rng, self.colours))
         else:
             word = self._word(rng, "adjective")
         return f"{word}-{self._word(rng, 'adjective')}" if rng.random() < HYPHEN else word
 
-    def _more(self, rng: np.random.Generator, second: float) -> str:
-        form, thing = rng.random(), self._thing(rng, second)
+    def _more(self, rng: np.random.Generator, others: Sequence[str]) -> str:
+        form, thing = rng.random(), self._thing(rng, others)
         place = f"{self._filler(rng, 'where')} {thing}"
         if form < 0.45:
             return place
@@ -110,8 +114,8 @@ class Phrasing:
             return self._word(rng, "doing")
         return f"and {thing}" if form < 0.95 else self._filler(rng, "end")
 
-    def _thing(self, rng: np.random.Generator, second: float) -> str:
-        noun = _pick(rng, _pick(rng, self.names)) if rng.random() < second else self._word(rng, "noun")
+    def _thing(self, rng: np.random.Generator, others: Sequence[str]) -> str:
+        noun = _pick(rng, others) if others and rng.random() < SECOND else self._word(rng, "noun")
         quality = f"{self._word(rng, 'adjective')} " if rng.random() < 0.3 else ""
         return f"{self._filler(rng, 'one')} {quality}{noun}"
 
@@ -124,7 +128,7 @@ class Phrasing:
     def _invented(self, rng: np.random.Generator) -> str:
         while True:
             if self.tokens and rng.random() < 0.5:
-                word = "".join(_pick(rng, self.tokens) for _ in range(int(rng.choice((1, 2, 2, 3)))))
+                word = "".join(_pick(rng, self.tokens) for _ in range(int(rng.choice((2, 2, 3)))))
             elif rng.random() < 0.05:
                 word = f"{int(rng.integers(1, 400))}{_pick(rng, ('', 'mm', 'k', 'x'))}"
             else:
