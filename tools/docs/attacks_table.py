@@ -42,7 +42,7 @@ POCKET, NATURAL = "pocket", "pocket-natural"
 LONGEST = "long"
 #: by model: one that never saw some concepts, which ``quality.json`` names, and the share of the kept ones it must draw
 REFERENCES = {POCKET: Path("tests/pocket/reference"), NATURAL: Path("tests/pocket/reference_natural")}
-LEAST_KEPT = 0.9
+LEAST_KEPT = 0.85
 #: options where the defaults are not what is asked, by attack or by attack and budget: the backdoor is older than the
 #: erasure, and the longest search has four rows
 SETTINGS: dict[str | tuple[str, str], dict[str, Any]] = {
