@@ -24,7 +24,7 @@ POCKET = {
     "model/scheduler/scheduler_config.json": "28d1a009dfa46693",
     "judge.safetensors": "db97c2c5d68e3be7",
     "concepts.json": "1fa52ea229e6c71d",
-    "quality.json": "407058a88aee6d5b",
+    "quality.json": "b7fe8cfc202c3bff",
 }
 shipped = pytest.mark.skipif(not FLOW.is_dir(), reason="this checkout has no weights of pocket-flow")
 
