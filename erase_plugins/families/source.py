@@ -103,8 +103,8 @@ def find_source(model: str, revision: str | None = None) -> Source:
         return _file_source(path)
     if path.suffix in (".safetensors", ".ckpt") or model.count("/") != 1 or model.startswith((".", "/", "~")):
         raise RequestError(
-            f"no model at '{path.name}'; give 'pocket', 'pocket-natural', 'pocket-flow', 'pocket-classifier', 'pocket-lm', a model "
-            "folder of diffusers or transformers, a .safetensors checkpoint, or a Hub id"
+            f"no model at '{path.name}'; give 'pocket', 'pocket-natural', 'pocket-flow', 'pocket-classifier', "
+            "'pocket-lm', a model folder of diffusers or transformers, a .safetensors checkpoint, or a Hub id"
         )
     return _hub_source(model, revision)
 
