@@ -61,7 +61,8 @@ def page(studio: Studio) -> Any:
         with gr.Row():
             model = gr.Dropdown(
                 list(dict.fromkeys([settings.model, "pocket", "pocket-natural"])), value=settings.model,
-                allow_custom_value=True, label="Model", info="A folder, a file, or a name on the Hub", visible=settings.local,
+                allow_custom_value=True, label="Model", info="A folder, a file, or a name on the Hub",
+                visible=settings.local,
             )  # fmt: skip
             concept = gr.Textbox(settings.concept, label="Forget", info="A style, a thing, a name")
             becomes = gr.Textbox("", label="Becomes", info="What takes its place; may stay empty")
