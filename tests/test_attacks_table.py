@@ -12,7 +12,7 @@ from erase_plugins.evaluation.attacks.noise import INVERTED
 from erase_plugins.evaluation.sheet import contact_sheet
 from erase_plugins.types import EvalRow
 from tools.docs import attacks_table
-from tools.docs.attacks_longer import against_steps, curve, cut, longest, means, until_back
+from tools.docs.attacks_longer import against_steps, curve, cut, designs, draw_curves, longest, means, until_back
 from tools.docs.attacks_table import CELLS, Cell, comes_back, plan, read, run, tables
 
 MADE = {
@@ -324,6 +324,23 @@ def test_means_over_concepts_with_the_lowest_and_the_highest(made):
     place.write_text(json.dumps(json.loads(place.read_text()) | {"success": [0.5, 0, 1, 9], "control": [0.1, 0, 1, 9]}))
     assert means(folder).splitlines()[0] == "| mean of 2 concepts | concept-inversion | relearn |"
     assert "| `uce` | 70% (50 to 90), 20% | 90% (90 to 90), 30%; 1 of them |" in means(folder)
+
+
+def test_designs_stand_beside_what_they_are_made_of(made, monkeypatch):
+    folder, _, refused = made
+    refused.clear()
+    monkeypatch.setitem(MADE, "curve", {"learned token, edited": {"250": 0.2}})
+    monkeypatch.setitem(MADE, "found", {"steps": 500})
+    methods = ["uce", "esd", "ace", "esd:rounds=2", "uce+esd"]
+    run(plan(["owl"], ["concept-inversion"], methods, "standard"), folder)
+    run(plan(["car"], ["concept-inversion"], ["uce"], "standard"), folder)
+    told = " | 0% | **90% [80..100]**, 30% |"
+    assert designs(folder).splitlines()[2:] == [
+        f"| owl | `{name}`{told}" for name in ("uce", "esd", "esd:rounds=2", "uce+esd")
+    ]
+    assert "rounds" not in means(folder) and "mean of 2 concepts" in against_steps(folder)
+    assert draw_curves(folder, design=True).name == "attacks-curves-designs.png"
+    assert sorted(path.name for path in (folder / "docs/images").iterdir()) == ["attacks-curves-designs.png"]
 
 
 def test_what_a_token_finds_by_steps_where_one_search_ended_early(made, monkeypatch):

@@ -119,19 +119,27 @@ def designs(root: Path = ROOT) -> str:
     """Markdown: designs beside the methods that they are made of, a line for each concept and edit."""
     cells = {cell: item for cell, item in read(root).items()
              if (cell.budget, cell.model, item["status"]) == (BUDGET, POCKET, "ok")}  # fmt: skip
-    made = {(cell.concept, cell.method) for cell in cells if is_design(cell) and cell.attack == INVERSION}
     controls, taught = references(cells), longest_taught(cells)
     attacks = [name for name in attack_ids() if any(cell.attack == name for cell in cells)]
     rows = [f"| | | by name | {' | '.join(attacks)} |", "|---" * (len(attacks) + 3) + "|"]
-    for concept in sorted({concept for concept, _ in made}):
-        mine = sorted(method for place, method in made if place == concept)
-        parts = {edit.partition(":")[0] for method in mine for edit in Cell(concept, INVERSION, method).edits}
-        for method in [*(name for name in method_ids() if name in parts), *mine]:
+    for concept, methods in compared(cells).items():
+        for method in methods:
             row = [Cell(concept, attack, method, BUDGET) for attack in attacks]
             named = cells[row[attacks.index(INVERSION)]]["plain"][0]
             told = " | ".join(shown(cell, cells.get(cell), controls) + steps(cell, cells, taught) for cell in row)
             rows.append(f"| {concept} | `{method}` | {named:.0%} | {told} |")
     return "\n".join(rows)
+
+
+def compared(cells: Iterable[Cell]) -> dict[str, list[str]]:
+    """By concept the methods that designs are made of, and the designs that a learned token was tried on."""
+    made = sorted((cell.concept, cell.method) for cell in cells if is_design(cell) and cell.attack == INVERSION)
+    found = {}
+    for concept in dict.fromkeys(concept for concept, _ in made):
+        mine = [method for place, method in made if place == concept]
+        parts = {edit.partition(":")[0] for method in mine for edit in Cell(concept, INVERSION, method).edits}
+        found[concept] = [*(name for name in method_ids() if name in parts), *mine]
+    return found
 
 
 def until_back(root: Path = ROOT) -> str:
@@ -175,12 +183,26 @@ def _methods(cells: Iterable[Cell]) -> list[str]:
     return [name for name in method_ids() if name in found]
 
 
-def draw_curves(root: Path = ROOT, attack: str = INVERSION) -> Path:
-    """One panel per concept: success against training steps, the reference in grey."""
+def draw_curves(root: Path = ROOT, attack: str = INVERSION, design: bool = False) -> Path:
+    """One panel per concept: success against training steps, the reference in grey.
+
+    Args:
+        root: of the project.
+        attack: one that learns.
+        design: the designs and what they are made of, instead of the methods.
+    """
     figure_class, canvas = matplotlib_parts()
-    (beginning, reference, place), cells = STAGES[attack], searched(root, attack=attack)
+    beginning, reference, place = STAGES[attack]
+    if design:
+        place = place.with_stem(f"{place.stem}-designs")
+        chosen = compared(_every(root, BUDGET, INVERSION))
+        methods = list(dict.fromkeys(name for names in chosen.values() for name in names))
+        cells = {cell: item for cell, item in _every(root, BUDGET, attack).items()
+                 if cell.method in chosen.get(cell.concept, ())}  # fmt: skip
+    else:
+        cells = searched(root, attack=attack)
+        methods = _methods(cells)
     concepts = list(dict.fromkeys(cell.concept for cell in cells))
-    methods = _methods(cells)
     columns = min(_COLUMNS, max(math.ceil(len(concepts) ** 0.5), 1))
     lines = max(math.ceil(len(concepts) / columns), 1)
     figure = figure_class(figsize=(10, 2.7 * lines + 0.5), layout="constrained")
@@ -201,7 +223,7 @@ def draw_curves(root: Path = ROOT, attack: str = INVERSION) -> Path:
     panels[0].set_ylabel("share of pictures that show it", fontsize=9)
     panels[columns * (lines - 1)].set_xlabel("training steps", fontsize=9)
     handles = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles), fontsize=8)
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=min(len(handles), 7), fontsize=8)
     with atomic_file(root / place) as work:
         figure.savefig(work, format="png", dpi=110, metadata={"Software": STAMP})
     return root / place
@@ -258,7 +280,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", action="store_true")
     pictures = parser.parse_args().pictures
-    made = [*(draw_curves(attack=name) for name in STAGES), *([draw_pictures()] if pictures else [])]
+    made = [draw_curves(attack=name, design=design) for name in STAGES for design in (False, True)]
+    made += [draw_pictures()] if pictures else []
     sys.stderr.writelines(f"written: {path.relative_to(ROOT)}\n" for path in made)
 
 
