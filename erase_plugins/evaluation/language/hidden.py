@@ -109,7 +109,7 @@ def read(model: Any, tokenizer: Any, facts: Sequence[Fact], rows: Sequence[Row])
         if not found.shape[1]:
             found = torch.zeros(len(asked), len(layers), dtype=torch.bool)
         found[rows_of_length] = seen
-        for place, state in zip(rows_of_length, layers.transpose(0, 1).double().nan_to_num().cpu(), strict=True):
+        for place, state in zip(rows_of_length, layers.transpose(0, 1).cpu().double().nan_to_num(), strict=True):
             states[place] = torch.nn.functional.normalize(state, dim=-1)
     return Read(torch.stack(states), choices, found)
 
@@ -170,7 +170,7 @@ def apart(answers: Sequence[str]) -> list[str]:
 
 def _embedded(table: Tensor, tokenizer: Any, text: str) -> Tensor:
     ids = tokenizer(f" {text}", add_special_tokens=False)["input_ids"]
-    return table[torch.tensor(ids, dtype=torch.long, device=table.device)].double().sum(0).cpu() / max(len(ids), 1)
+    return table[torch.tensor(ids, dtype=torch.long, device=table.device)].cpu().double().sum(0) / max(len(ids), 1)
 
 
 def _by_length(asked: Sequence[Sequence[int]]) -> list[list[int]]:
