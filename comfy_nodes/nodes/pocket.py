@@ -20,15 +20,14 @@ def load_pocket(pictures: int = 4, checkpoint: str = "pocket") -> Result:
 
     from .. import pocket, real
 
-    embedded = checkpoint in (POCKET, POCKET_NATURAL)
-
+    told = f"drawn by {checkpoint}, which comes with erase-plugins"
     if checkpoint == POCKET_FLOW:
         from .. import pocket_flow
 
         folder = pocket_folder(POCKET_FLOW)
         both = pocket_flow.load_model(folder, POCKET_FLOW), pocket_flow.load_clip(folder)
-        told = "drawn by pocket-flow, which comes with erase-plugins"
         return Result((*both, pocket.load_vae(folder), *pocket_latent(pictures).values, told))
+    embedded = checkpoint in (POCKET, POCKET_NATURAL)
     path = None if embedded else real.path_of(checkpoint)
     if path is not None:
         *parts, latent = real.load(path, pictures)
@@ -36,7 +35,7 @@ def load_pocket(pictures: int = 4, checkpoint: str = "pocket") -> Result:
     name = checkpoint if embedded else POCKET
     folder = pocket_folder(name)
     model, clip, vae = pocket.load_model(folder, name), pocket.load_clip(folder), pocket.load_vae(folder)
-    text = f"drawn by {name}, which comes with erase-plugins" if embedded else real.stand_in(checkpoint)
+    text = told if embedded else real.stand_in(checkpoint)
     return Result((model, clip, vae, *pocket_latent(pictures).values, text), "" if embedded else text)
 
 

@@ -61,10 +61,11 @@ def is_design(cell: Cell) -> bool:
     return ":" in cell.method or len(cell.edits) > 1
 
 
-def _every(root: Path, budget: str, attack: str) -> dict[Cell, dict[str, Any]]:
+def _every(root: Path, budget: str = BUDGET, attack: str = "") -> dict[Cell, dict[str, Any]]:
+    """Finished cells of an attack, of all if empty."""
     return {
         cell: item for cell, item in read(root).items()
-        if (cell.attack, cell.budget, cell.model, item["status"]) == (attack, budget, POCKET, "ok")
+        if (cell.budget, cell.model, item["status"]) == (budget, POCKET, "ok") and attack in ("", cell.attack)
     }  # fmt: skip
 
 
@@ -79,8 +80,7 @@ def curve(item: Mapping[str, Any], state: str, attack: str = INVERSION) -> list[
 def means(root: Path = ROOT) -> str:
     """Markdown: success over the concepts of each method, the control behind the comma; the spread in brackets."""
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    cells = {cell: item for cell, item in read(root).items()
-             if (cell.budget, cell.model, item["status"]) == (BUDGET, POCKET, "ok")}  # fmt: skip
+    cells = _every(root)
     controls = references(cells)
     for cell, item in cells.items():
         pair = (item["success"][0], controls.get(control_key(cell, item), item["control"])[0])
@@ -117,8 +117,7 @@ def against_steps(root: Path = ROOT) -> str:
 
 def designs(root: Path = ROOT) -> str:
     """Markdown: designs beside the methods that they are made of, a line for each concept and edit."""
-    cells = {cell: item for cell, item in read(root).items()
-             if (cell.budget, cell.model, item["status"]) == (BUDGET, POCKET, "ok")}  # fmt: skip
+    cells = _every(root)
     controls, taught = references(cells), longest_taught(cells)
     attacks = [name for name in attack_ids() if any(cell.attack == name for cell in cells)]
     rows = [f"| | | by name | {' | '.join(attacks)} |", "|---" * (len(attacks) + 3) + "|"]
@@ -195,9 +194,9 @@ def draw_curves(root: Path = ROOT, attack: str = INVERSION, design: bool = False
     beginning, reference, place = STAGES[attack]
     if design:
         place = place.with_stem(f"{place.stem}-designs")
-        chosen = compared(_every(root, BUDGET, INVERSION))
+        chosen = compared(_every(root))
         methods = list(dict.fromkeys(name for names in chosen.values() for name in names))
-        cells = {cell: item for cell, item in _every(root, BUDGET, attack).items()
+        cells = {cell: item for cell, item in _every(root, attack=attack).items()
                  if cell.method in chosen.get(cell.concept, ())}  # fmt: skip
     else:
         cells = searched(root, attack=attack)

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from erase_plugins.evaluation.attacks.rates import REFERENCE, control_row
+from erase_plugins.families.source import POCKET, POCKET_NATURAL
 from tools.docs.attacks_taught import RELEARN, is_taught, longest_taught, steps
 from tools.docs.attacks_variants import VARIANTS, without
 
@@ -38,10 +39,9 @@ ATTACKS = (
 METHODS = ("uce", "esd", "ace", "receler", "advunlearn", "stereo")
 REFERENCE_ROW = control_row(REFERENCE)
 INVERSION = "concept-inversion"
-POCKET, NATURAL = "pocket", "pocket-natural"
 LONGEST = "long"
 #: by model: one that never saw some concepts, which ``quality.json`` names, and the share of the kept ones it must draw
-REFERENCES = {POCKET: Path("tests/pocket/reference"), NATURAL: Path("tests/pocket/reference_natural")}
+REFERENCES = {POCKET: Path("tests/pocket/reference"), POCKET_NATURAL: Path("tests/pocket/reference_natural")}
 LEAST_KEPT = 0.85
 #: options where the defaults are not what is asked, by attack or by attack and budget: the backdoor is older than the
 #: erasure, and the longest search has four rows

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from erase_plugins.families.source import POCKET_FLOW, POCKET_NATURAL
+
 _START, _END = "<!-- generated: {} -->", "<!-- /generated -->"
-#: model whose tables stand beside those of pocket, and their markers
-FLOW, NATURAL = "pocket-flow", "pocket-natural"
 #: pictures of an attack on it
 FEW = "96"
 
@@ -204,9 +204,9 @@ def pages(root: Path) -> dict[Path, Callable[[], str]]:
                 "longest": attacks_longer.longest(root),
                 "until-back": attacks_longer.until_back(root),
                 "designs": attacks_longer.designs(root),
-                NATURAL: attacks_table.tables(root, model=NATURAL),
-                FLOW: attacks_table.tables(root, model=FLOW),
-                f"{FLOW}-{FEW}": attacks_table.tables(root, FEW, FLOW),
+                POCKET_NATURAL: attacks_table.tables(root, model=POCKET_NATURAL),
+                POCKET_FLOW: attacks_table.tables(root, model=POCKET_FLOW),
+                f"{POCKET_FLOW}-{FEW}": attacks_table.tables(root, FEW, POCKET_FLOW),
             },
         ),
         results: lambda: filled(
@@ -214,7 +214,7 @@ def pages(root: Path) -> dict[Path, Callable[[], str]]:
             {
                 "objects": summary_table(root),
                 "styles": summary_table(root, "style"),
-                FLOW: summary_table(root, file=f"{FLOW}.json"),
+                POCKET_FLOW: summary_table(root, file=f"{POCKET_FLOW}.json"),
                 "frontier": summary_table(root, file="frontier.json"),
                 "later": summary_table(root, file=LATER),
                 "later-style": summary_table(root, "style", LATER),

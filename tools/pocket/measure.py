@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -147,7 +146,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Measures a checkpoint and prints its numbers as JSON."""
     import argparse
 
-    from erase_plugins.errors import EraseError
+    from tools.pocket.train import one_line
 
     parser = argparse.ArgumentParser(prog="python -m tools.pocket.measure", description=main.__doc__)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="folder with model/ and judge.safetensors")
@@ -160,11 +159,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--sheet", type=Path, help="also write a contact sheet of the drawn pictures (PNG)")
     parser.add_argument("--out", type=Path, help="also write the numbers to this file")
     options = parser.parse_args(arguments)
-    try:
+    with one_line():
         result = _measure_folder(options)
-    except EraseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
     print(json.dumps(result, indent=1))
 
 

@@ -21,7 +21,6 @@ A killed run continues when it is called again.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import torch
 
-from erase_plugins.errors import EraseError, RequestError
+from erase_plugins.errors import RequestError
 from erase_plugins.pocket.world import FOLDER, World, pocket_world
 from tools.pocket.captions import caption
 from tools.pocket.compose import Label
@@ -154,7 +153,7 @@ def natural_stage(pipe: Any, teacher: Any, world: World, recipe: Recipe) -> Stag
 
     def loss(draw: Draw) -> Tensor:
         count = recipe.denoiser_batch
-        same = round(AS_BEFORE * count)
+        same = max(round(AS_BEFORE * count), 1)
         pairs = [ask(draw.rng) for _ in range(count - same)]
         kept = [old_caption(draw.rng) for _ in range(same)]
         asking = queries(draw.noise)
@@ -168,8 +167,7 @@ def natural_stage(pipe: Any, teacher: Any, world: World, recipe: Recipe) -> Stag
             (got - aim).square().mean((1, 2)) / scale
             for got, aim, scale in zip(read(layers, asking, new), aims, spread, strict=True)
         ]).mean(0)  # fmt: skip
-        stay = (new[-same:] - old[-same:]).square().mean() if same else new.new_zeros(())
-        return errors[: count - same].mean() + (errors[-same:].mean() if same else 0) + stay
+        return errors[:-same].mean() + errors[-same:].mean() + (new[-same:] - old[-same:]).square().mean()
 
     rates = {ENCODER: recipe.denoiser_lr}
     return Stage(NATURAL, recipe.denoiser_steps, {ENCODER: pipe.text_encoder}, rates, loss, recipe.ema)
@@ -236,9 +234,9 @@ def main(out: Path, model: Path, steps_scale: float) -> None:
     from tools.pocket.export import save_json
     from tools.pocket.measure import measure
     from tools.pocket.reference import quality, world_without
-    from tools.pocket.train import StepBars
+    from tools.pocket.train import StepBars, one_line
 
-    try:
+    with one_line():
         if not (model / "model_index.json").is_file():
             raise RequestError(f"'{model.name}' holds no model_index.json; give the model/ folder of a pocket")
         without = left_out(model)
@@ -249,9 +247,6 @@ def main(out: Path, model: Path, steps_scale: float) -> None:
         numbers |= measure(pipe, load_judge(FOLDER / "judge.safetensors"), world)
         numbers |= quality(pipe, world, without) if without else {}
         save_json(numbers, out / NATURAL / QUALITY)
-    except EraseError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
     click.echo(json.dumps(numbers))
 
 

@@ -42,7 +42,9 @@ class Phrasing:
         self.colours = [word for key in world.backgrounds for word in (key, *world.background_synonyms[key])]
         self.taken = {word.lower() for words in (*self.names, looks, self.colours) for word in words} | reserved
         self.tokens = [token for token in tokens if token not in reserved]
+        self.own = [words[0] for words in self.names]
         self.loose = [word for words in self.names for word in words[1:]]
+        self.every = [*self.own, *self.loose]
         self.fillers: dict[str, list[str]] = {}
         for line in FILLERS.read_text(encoding="utf-8").splitlines():
             if not line.startswith("#"):
@@ -66,9 +68,7 @@ class Phrasing:
 
     def sentence(self, rng: np.random.Generator, head: str, look: str = "", ground: str = "") -> str:
         """A sentence about ``head``, with words for a style and a background if they are given."""
-        named = any(head == words[0] for words in self.names)
-        before, after = (self.loose if named else ()), ([words[0] for words in self.names] if named else [])
-        after = [*after, *self.loose]
+        before, after = (self.loose, self.every) if head in self.own else ([], self.loose)
         qualities = [self._quality(rng, before) for _ in range(int(rng.choice(4, p=[0.3, 0.4, 0.2, 0.1])))]
         if look and rng.random() < 0.5:
             qualities, look = [*qualities, look], ""

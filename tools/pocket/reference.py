@@ -24,7 +24,6 @@ again; ``--start`` goes on with the denoiser and the text encoder of an earlier 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from erase_plugins.errors import EraseError, RequestError
+from erase_plugins.errors import RequestError
 from erase_plugins.pocket.world import FOLDER, World, pocket_world
 from tools.pocket.recipe import Recipe
 
@@ -216,9 +215,9 @@ def main(out: Path, without: str, steps_scale: float, start: Path | None, art_fo
     from tools.pocket.compose import Pictures
     from tools.pocket.drawing import load_pipeline
     from tools.pocket.export import save_json
-    from tools.pocket.train import StepBars
+    from tools.pocket.train import StepBars, one_line
 
-    try:
+    with one_line():
         names = [name.strip() for name in without.split(",") if name.strip()]
         whole, recipe = pocket_world(), RECIPE.scaled(steps_scale)
         world = world_without(whole, names)
@@ -228,9 +227,6 @@ def main(out: Path, without: str, steps_scale: float, start: Path | None, art_fo
             numbers = build(out, pictures, recipe, begin, show)
         numbers |= quality(load_pipeline(out / "model"), world, names)
         save_json(numbers, out / "quality.json")
-    except EraseError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
     click.echo(json.dumps(numbers))
 
 

@@ -9,6 +9,8 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -103,7 +105,7 @@ def main(
     as_json: bool,
 ) -> None:
     """Trains the pocket model from emoji art: autoencoder, denoiser with text encoder, judge; then measures it."""
-    try:
+    with one_line():
         recipe = Recipe(seed=seed).scaled(steps_scale)
         stages = STAGES if stage == "all" else (stage,)
         if dry_run:
@@ -111,9 +113,6 @@ def main(
             return
         prepare(out, recipe, resume or (stage != "all" and _started(out) and not force), force)
         result = _train(out, recipe, stages, art_folder, device)
-    except EraseError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
     if as_json:
         click.echo(json.dumps(result))
     else:
@@ -121,6 +120,16 @@ def main(
             short = {key: value for key, value in numbers.items() if isinstance(value, int | float)}
             click.echo(f"{name}: {json.dumps(short)}")
         click.echo(f"written: {out}")
+
+
+@contextmanager
+def one_line() -> Iterator[None]:
+    """An error of ours is one line on stderr and its exit code, for the commands beside this one too."""
+    try:
+        yield
+    except EraseError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
 
 
 def _started(out: Path) -> bool:
