@@ -53,8 +53,12 @@ def read_header(path: Path) -> Header:
                 raise CorruptArtifact(f"{path.name}: {len(first)} bytes long, not a safetensors file; fetch it again")
             (length,) = struct.unpack("<Q", first)
             if length > MAX_HEADER_BYTES or length > size - 8:
-                pickled = first[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK")
-                what = "a pickle or zip file" if pickled else "not a safetensors file, or damaged or truncated"
+                if first[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK"):
+                    raise CorruptArtifact(
+                        f"{path.name}: a pickle or zip file (torch.save), not opened, since it can run code; get it as "
+                        ".safetensors, or write one: torch.load(FILE, weights_only=True), safetensors.torch.save_file"
+                    )
+                what = "not a safetensors file, or damaged or truncated"
                 raise CorruptArtifact(f"{path.name}: the header claims {length} bytes of {size}; {what}, not opened")
             raw = file.read(length)
     except OSError as error:

@@ -211,7 +211,7 @@ def test_a_file_that_is_something_else_is_refused_before_anything_runs(served):
     answer = served["refused"]["disguised"]
     assert answer["status"] == 400, answer
     (error,) = {item["details"].partition(" - ")[2] for item in answer["node_errors"]["4"]["errors"]}
-    assert "disguised.safetensors: the header claims" in error and "a pickle or zip file, not opened" in error
+    assert "disguised.safetensors: a pickle or zip file" in error and "not opened" in error
 
 
 def test_a_broken_package_costs_its_own_node_and_the_doctor_tells(served):
