@@ -60,7 +60,7 @@ def test_its_numbers_are_called_what_they_are(edited):
     assert "| measured (95 % interval) | before | after | questions |" in text
     assert "| questions on what was forgotten, answered | 100 % (100 to 100) | 5 % (0 to 12) | 60 |" in text
     assert "| utility for everything else | not measured | 0.7 (0.7 to 0.7) | - |" in text
-    assert "| forget&#95;rouge | not measured | 0.7 (0.66 to 0.74) | 60 |" in text
+    assert "| forget_rouge | not measured | 0.7 (0.66 to 0.74) | 60 |" in text
     assert "| retain, refused by a guard | not measured | 10 % (0 to 20) | 60 |" in text
     (found,) = ModelCard(text).data.eval_results[:1]
     assert {item.task_type for item in ModelCard(text).data.eval_results} == {"text-generation"}
