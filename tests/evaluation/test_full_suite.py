@@ -214,7 +214,7 @@ def test_wrong_names_are_refused_before_work():
 @pytest.mark.parametrize(
     ("offers", "wanted"),
     [
-        (("denoiser", "text"), {"quick", "erase-eval", "standard-metrics", "attacks", "planted"}),
+        (("denoiser", "text"), {"quick", "erase-eval", "standard-metrics", "speed", "attacks", "planted"}),
         (("classifier",), {"classifier", "attacks"}),
         (("language",), {"language", "lm-eval", "attacks"}),
     ],
