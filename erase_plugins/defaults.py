@@ -82,6 +82,7 @@ BUILTIN_PLUGINS: tuple[str, ...] = (
     "erase_plugins.evaluation.quick",
     "erase_plugins.evaluation.erase_eval.suite",
     "erase_plugins.evaluation.standard.suite",
+    "erase_plugins.evaluation.speed",
     "erase_plugins.evaluation.attack_suite",
     "erase_plugins.evaluation.attacks.backdoor",
     "erase_plugins.evaluation.attacks.weights",

@@ -12,8 +12,9 @@ from erase_plugins.evaluation.attacks.noise import INVERTED
 from erase_plugins.evaluation.sheet import contact_sheet
 from erase_plugins.types import EvalRow
 from tools.docs import attacks_table
+from tools.docs.attacks_cells import CELLS, CHOOSING, REFERENCE_ROW, Cell, plan, read, references
 from tools.docs.attacks_longer import against_steps, curve, cut, designs, draw_curves, longest, means, until_back
-from tools.docs.attacks_table import CELLS, Cell, comes_back, plan, read, run, tables
+from tools.docs.attacks_table import comes_back, run, tables
 
 MADE = {
     "success": [0.9, 0.8, 1.0, 24], "control": [0.3, 0.1, 0.5, 24], "plain": [0.0, 0.0, 0.12, 24], "by": "x",
@@ -225,17 +226,17 @@ def test_one_new_cell_has_the_control_of_all_whose_own_only_drew_again(made, mon
     """Older cells of the attacks that choose by what they see: each drew its own finds again on the reference."""
     folder, cells, refused = made
     refused.clear()
-    asked = plan(["owl"], attacks_table.CHOOSING, ["uce", "esd"], "quick")
+    asked = plan(["owl"], CHOOSING, ["uce", "esd"], "quick")
     twin = folder / attacks_table.REFERENCES["pocket"]
     twin.mkdir(parents=True)
     (twin / "quality.json").write_text(json.dumps({"without": ["owl"], "kept": {"rate": 0.97, "pictures": 100}}))
     for place, cell in enumerate(asked):
-        older = {**MADE, "against": attacks_table.REFERENCE_ROW, "control": [place / 10, 0.0, 0.5, 24]}
+        older = {**MADE, "against": REFERENCE_ROW, "control": [place / 10, 0.0, 0.5, 24]}
         write(folder, cell, older)
     before = tables(folder)
     assert "| `esd` | **90% [80..100]**, 10% reference | **90% [80..100]**, 50% reference |" in before
-    assert not attacks_table.references(read(folder))
-    monkeypatch.setitem(MADE, "against", attacks_table.REFERENCE_ROW)
+    assert not references(read(folder))
+    monkeypatch.setitem(MADE, "against", REFERENCE_ROW)
     monkeypatch.setitem(MADE, "control", [0.85, 0.7, 0.95, 24])
     monkeypatch.setitem(MADE, "searched", True)
     run(asked[:2], folder)

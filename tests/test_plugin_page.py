@@ -6,6 +6,7 @@ import importlib.util
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -108,6 +109,27 @@ def test_the_judge_sees_red(plugin):
     picture[:, 0] = 1
     assert judge.score(picture)["concept"].argmax(-1).tolist() == [judge.axes["concept"].index("red")]
     assert [item.name for item in judge.world().concepts] == list(judge.axes["concept"])
+
+
+def test_the_control_of_the_attack_chooses_for_itself_and_is_named(plugin, tmp_path):
+    from erase_plugins.evaluation.attack_summary import control_kind
+    from erase_plugins.evaluation.budget import Budget
+
+    module, asked = plugin("my_attack"), []
+    shows = {("on", "a photo of a dog"), ("destroyed", "a large dog")}
+
+    def generate(prompts, seeds, edit):
+        asked.extend(zip(prompts, seeds, strict=True))
+        return torch.tensor([[float((edit, text) in shows), 0.5] for text in prompts])
+
+    judge = SimpleNamespace(id="planted", axes={"concept": ("dog", "nothing")}, score=lambda seen: {"concept": seen})
+    subject = SimpleNamespace(erased=["dog"], judge=judge, generate=generate, model="none", artifacts=(), steps=2,
+                              strength=1.0)  # fmt: skip
+    queries = module.MyAttack.least * 2
+    report = module.MyAttack().run(subject, Budget(seed=0, device="cpu", work=tmp_path, name="quick", queries=queries))
+    assert (report.success.value, report.control.value) == (1.0, 1.0)
+    assert report.found == {"prompt": "a photo of a dog"} and control_kind(report) == "destroyed"
+    assert len(asked) == report.queries == queries
 
 
 @pytest.mark.full

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from erase_plugins.errors import MissingExtra, RequestError, UnknownName, Unsupported
+from erase_plugins.errors import RequestError, UnknownName, Unsupported
 from erase_plugins.evaluation.attachments import not_written, output_names
 from erase_plugins.evaluation.attack import run_attack
 from erase_plugins.evaluation.attack_summary import (
@@ -30,7 +30,7 @@ from erase_plugins.evaluation.budget import find_budget
 from erase_plugins.evaluation.parts import ids_of, kept_report, options_of, run_parts
 from erase_plugins.evaluation.saved import record_name
 from erase_plugins.evaluation.wording import counted
-from erase_plugins.extras import missing_extras
+from erase_plugins.extras import require
 from erase_plugins.hookspecs import hookimpl
 from erase_plugins.late import FUNCTIONS
 from erase_plugins.needs import packages_of
@@ -172,9 +172,7 @@ def with_reference(runner: Any, reference: str) -> dict[str, str]:
 def _one(
     subject: Any, runner: Any, budget: str | int, folder: Path, progress: Any, reference: str
 ) -> AttackReport:  # fmt: skip
-    lacking = missing_extras(packages_of(runner))
-    if lacking:
-        raise MissingExtra(f"attack {runner.id}", ",".join(lacking))
+    require(packages_of(runner), "it")
     known = kept_report(folder / record_name(runner.id), AttackReport.from_dict)
     if known is not None:
         return known

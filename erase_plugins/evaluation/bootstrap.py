@@ -38,6 +38,13 @@ def mean_interval(
     return mean, float(np.quantile(means, tail)), float(np.quantile(means, 1 - tail))
 
 
+def median_interval(values: Sequence[float], seed: int = 0) -> tuple[float, float, float]:
+    """Median of at least one number with its 95 % bootstrap interval: (median, low, high)."""
+    data = np.asarray(values, dtype=np.float64)
+    medians = np.median(data[_resamples(data.size, seed)], axis=1)
+    return float(np.median(data)), float(np.quantile(medians, 0.025)), float(np.quantile(medians, 0.975))
+
+
 def paired_difference(before: Sequence[float], after: Sequence[float], seed: int = 0) -> tuple[float, float, float]:
     """Mean of after - before for the same prompts and seeds, with its interval.
 

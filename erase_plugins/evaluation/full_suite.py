@@ -117,7 +117,7 @@ class FullSuite:
 
 def _one(part: Any, subject: Any, ctx: SuiteContext) -> EvalReport:
     """The report of one suite; one that is there already is not made again."""
-    require(packages_of(part), f"suite {part.id}")
+    require(packages_of(part), "it")
     if not needs_subject(part):
         raise Unsupported("it measures no model; run it on its own")
     if lacking := lacks(part, subject.target.info):

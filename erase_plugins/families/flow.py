@@ -146,14 +146,14 @@ class FlowFamily(Family):
         return configs.get("transformer", {}).get("_class_name") == self.transformer and "text_encoder" in configs
 
     def info(self, model: str, configs: Mapping[str, Mapping[str, Any]]) -> TargetInfo:
-        from erase_plugins.families.skeleton import module_refs
+        from erase_plugins.families.skeleton import ModuleRefs
 
         config = configs["transformer"]
         return TargetInfo(
             family=self,
             model=model,
             configs=configs,
-            refs=module_refs(configs, self.components),
+            refs=ModuleRefs(configs, self.components),
             profiles=(TOY, "flow", "pocket", self.id)
             if self.latent_shape(configs) == TOY_LATENTS
             else ("flow", self.id),

@@ -7,7 +7,7 @@ a text) is a capability (`families.capabilities`), held under its name: ``model.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -71,7 +71,7 @@ class ModelSpec:
     family: FamilyTraits
     model: str
     configs: Mapping[str, Mapping[str, Any]]
-    refs: tuple[ModuleRef, ...]
+    refs: Sequence[ModuleRef]
     profiles: tuple[str, ...]
     roles: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict, kw_only=True)
 

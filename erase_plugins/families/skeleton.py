@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from functools import lru_cache
-from typing import Any
+from collections.abc import Mapping, Sequence
+from functools import cached_property, lru_cache
+from typing import Any, overload
 
 from erase_plugins.artifacts.names import canonical
 from erase_plugins.errors import Unsupported
@@ -15,13 +15,40 @@ from erase_plugins.families.naming import MOTION
 from erase_plugins.families.notices import without_notices
 
 
-def module_refs(configs: Mapping[str, Mapping[str, Any]], components: tuple[str, ...]) -> tuple[ModuleRef, ...]:
-    """All linear, convolution and embedding modules of the components, from their configuration."""
-    found: tuple[ModuleRef, ...] = ()
-    for component in components:
-        if component in configs:
-            found += _refs_cached(component, json.dumps(configs[component], sort_keys=True))
-    return found
+class ModuleRefs(Sequence[ModuleRef]):
+    """All linear, convolution and embedding modules of components, from their configuration.
+
+    Listed when somebody looks: diffusers, whose classes are built for it, takes seconds to import, and what a model can
+    do is mostly known without.
+
+    Args:
+        configs: component -> configuration.
+        components: which of them.
+    """
+
+    def __init__(self, configs: Mapping[str, Mapping[str, Any]], components: tuple[str, ...]) -> None:
+        self._configs = {name: json.dumps(configs[name], sort_keys=True) for name in components if name in configs}
+
+    @cached_property
+    def _refs(self) -> tuple[ModuleRef, ...]:
+        return tuple(ref for name, config in self._configs.items() for ref in _refs_cached(name, config))
+
+    @overload
+    def __getitem__(self, place: int) -> ModuleRef: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> tuple[ModuleRef, ...]: ...
+
+    def __getitem__(self, place: int | slice) -> ModuleRef | tuple[ModuleRef, ...]:
+        return self._refs[place]
+
+    def __len__(self) -> int:
+        return len(self._refs)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._refs == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 @lru_cache(maxsize=32)

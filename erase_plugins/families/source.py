@@ -102,9 +102,10 @@ def find_source(model: str, revision: str | None = None) -> Source:
     if path.is_file():
         return _file_source(path)
     if path.suffix in (".safetensors", ".ckpt") or model.count("/") != 1 or model.startswith((".", "/", "~")):
+        embedded = ", ".join(f"'{name}'" for name in EMBEDDED)
         raise RequestError(
-            f"no model at '{path.name}'; give 'pocket', 'pocket-natural', 'pocket-flow', 'pocket-classifier', "
-            "'pocket-lm', a model folder of diffusers or transformers, a .safetensors checkpoint, or a Hub id"
+            f"no model at '{path.name}'; give {embedded}, a model folder of diffusers or transformers, a .safetensors "
+            "checkpoint, or a Hub id"
         )
     return _hub_source(model, revision)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from erase_plugins.artifacts.names import canonical
 from erase_plugins.errors import Unsupported
 from erase_plugins.families.base import Family, ModelSpec, TargetInfo
-from erase_plugins.families.skeleton import module_refs
+from erase_plugins.families.skeleton import ModuleRefs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,7 +80,7 @@ class UNetFamily(Family):
             family=self,
             model=model,
             configs=configs,
-            refs=module_refs(configs, self.components),
+            refs=ModuleRefs(configs, self.components),
             profiles=self.profiles(configs),
             width=context if isinstance(context, int) else context[0],
             tokens=tokens,

@@ -75,7 +75,12 @@ def test_evaluate_writes_the_report_that_it_prints(erase, loaded, pizza_folder, 
     assert "--force" in again.err
 
 
-def test_evaluate_dry_run(erase, pizza_folder, tmp_path):
+def test_evaluate_dry_run(erase, pizza_folder, tmp_path, monkeypatch):
+    def looked(*given, **more):
+        pytest.fail("for this no weights are loaded, and diffusers, whose import takes seconds, is not asked")
+
+    monkeypatch.setattr("erase_plugins.workflow.found.FoundModel.load", looked)
+    monkeypatch.setattr("erase_plugins.families.skeleton._refs_cached", looked)
     ran = erase("evaluate", pizza_folder, "--out", tmp_path / "r", "--dry-run", "--json")
     assert ran.data["erased"] == ["pizza"]
     assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,7 @@ import json
 import pytest
 
 import erase_plugins as ep
-from erase_plugins.errors import Unsupported
+from erase_plugins.errors import RequestError, Unsupported
 from erase_plugins.families import source
 from erase_plugins.testing.models import fresh_pipeline
 from erase_plugins.workflow.models import find_model, target_of
@@ -108,3 +108,9 @@ def test_a_part_that_a_model_of_the_hub_does_without_is_not_fetched(tmp_path, mo
     assert find_model("somebody/refiner").family.id == "sdxl"
     assert "text_encoder_2/config.json" in asked and "text_encoder/config.json" not in asked
     assert source.find_source("somebody/refiner").configs.keys() >= {"unet", "text_encoder_2"}
+
+
+def test_a_name_that_is_no_model_is_answered_with_all_embedded_ones():
+    with pytest.raises(RequestError, match="no model at 'nowhere'") as caught:
+        source.find_source("nowhere")
+    assert [name for name in source.EMBEDDED if f"'{name}'" not in str(caught.value)] == []

@@ -21,20 +21,9 @@ from erase_plugins.artifacts.places import STAMP
 from erase_plugins.evaluation.attacks.inversion import PICTURES as SHEET
 from erase_plugins.evaluation.chart import matplotlib_parts
 from erase_plugins.evaluation.sheet import contact_sheet, corner
-from tools.docs.attacks_table import (
-    INVERSION,
-    LONGEST,
-    POCKET,
-    ROOT,
-    WORK,
-    Cell,
-    attack_ids,
-    control_key,
-    method_ids,
-    read,
-    references,
-    shown,
-)
+from erase_plugins.families.source import POCKET
+from tools.docs.attacks_cells import INVERSION, LONGEST, ROOT, Cell, control_key, read, references
+from tools.docs.attacks_table import WORK, attack_ids, method_ids, shown
 from tools.docs.attacks_taught import RELEARN, against_reference, longest_taught, steps
 
 BUDGET = "standard"

@@ -16,30 +16,38 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from erase_plugins.evaluation.attacks.rates import REFERENCE, control_row
 from erase_plugins.families.source import POCKET, POCKET_NATURAL
+from tools.docs.attacks_cells import (
+    CELLS,
+    CHOOSING,
+    INVERSION,
+    LONGEST,
+    REFERENCE_ROW,
+    ROOT,
+    Cell,
+    control_key,
+    drawn_again,
+    in_files,
+    plan,
+    read,
+    references,
+)
 from tools.docs.attacks_taught import RELEARN, is_taught, longest_taught, steps
 from tools.docs.attacks_variants import VARIANTS, without
 
-ROOT = Path(__file__).parents[2]
-CELLS, WORK = Path("docs/results/attacks"), Path("runs/attacks")
+WORK = Path("runs/attacks")
 #: what is asked first tells most; what is not named here follows
 ATTACKS = (
     "concept-inversion", "relearn", "unlearndiffatk", "ring-a-bell", "noise", "weights", "paraphrase", "backdoor",
     "readable", "edit", "described", "probe",
 )  # fmt: skip
 METHODS = ("uce", "esd", "ace", "receler", "advunlearn", "stereo")
-REFERENCE_ROW = control_row(REFERENCE)
-INVERSION = "concept-inversion"
-LONGEST = "long"
 #: by model: one that never saw some concepts, which ``quality.json`` names, and the share of the kept ones it must draw
 REFERENCES = {POCKET: Path("tests/pocket/reference"), POCKET_NATURAL: Path("tests/pocket/reference_natural")}
 LEAST_KEPT = 0.85
@@ -49,56 +57,9 @@ SETTINGS: dict[str | tuple[str, str], dict[str, Any]] = {
     "backdoor": {"again": True},
     (INVERSION, LONGEST): {"rows": 4},
 }
-#: attacks that ask, and choose by what they see; their controls choose for themselves, which a cell says: ``searched``
-CHOOSING = ("paraphrase", "described", "readable")
-#: attacks whose controls no edit decides, only how long was trained
-SHARED = (INVERSION, RELEARN, "noise", "edit", *CHOOSING)
 #: facts of a found input that are told elsewhere in a cell, or nowhere
 _KNOWN = ("attack", "model", "artifacts", "erased", "strength", "sampler_steps", "guidance", "success_rate", "file")
 _LONGEST = 300
-
-
-def _in_files(text: str) -> str:
-    """How files and folders are called after concepts and options."""
-    return re.sub("[ :=,]", "-", text)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A method under an attack; with its defaults, or as ``method:option=value`` says; ``a+b`` are both edits."""
-
-    concept: str
-    attack: str
-    method: str
-    budget: str = "quick"
-    model: str = POCKET
-
-    @property
-    def key(self) -> str:
-        """File name without ending."""
-        more = "" if self.budget == "quick" else f"-{self.budget}"
-        return _in_files(f"{self.concept}-{self.attack}-{self.method}{more}{self.on}")
-
-    @property
-    def edits(self) -> list[str]:
-        """Edits in force, each a method or ``method:option=value``."""
-        return self.method.split("+")
-
-    @property
-    def on(self) -> str:
-        """What names the model in names of files."""
-        return "" if self.model == POCKET else f"-on-{self.model}"
-
-
-def plan(
-    concepts: Sequence[str], attacks: Sequence[str], methods: Sequence[str], budget: str, model: str = POCKET
-) -> list[Cell]:
-    """Every cell, concept by concept, and attack by attack."""
-    return [Cell(*item, budget, model) for item in _product(concepts, attacks, methods)]
-
-
-def _product(concepts: Sequence[str], attacks: Sequence[str], methods: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    return ((concept, attack, method) for concept in concepts for attack in attacks for method in methods)
 
 
 def known(names: Sequence[str], first: Sequence[str]) -> list[str]:
@@ -123,16 +84,6 @@ def method_ids() -> list[str]:
                   and entry.item.produces], METHODS)  # fmt: skip
 
 
-def read(root: Path = ROOT) -> dict[Cell, dict[str, Any]]:
-    """What is finished."""
-    found = {}
-    for path in sorted((root / CELLS).glob("*.json")):
-        item = json.loads(path.read_text(encoding="utf-8"))
-        cell = Cell(item["concept"], item["attack"], item["method"], item["budget"], item.get("model", POCKET))
-        found[cell] = item
-    return found
-
-
 def reference_of(cell: Cell, root: Path = ROOT) -> dict[str, str]:
     """The setting that names a model which never saw the cell's concept; empty if there is none, or no use for it."""
     from erase_plugins.evaluation.attack_suite import with_reference
@@ -146,26 +97,6 @@ def reference_of(cell: Cell, root: Path = ROOT) -> dict[str, str]:
     return with_reference(
         get_manager().evaluator(cell.attack, "attack"), str(whole(folder)) if cell.concept in without else ""
     )
-
-
-def control_key(cell: Cell, item: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What decides a cell's control: of an attack in several ways also the way that is measured."""
-    mine = () if cell.attack in SHARED else (cell.method,)
-    chosen = tuple(item["found"].get(name) for name in ("steps", "variant", "way"))
-    return (cell.concept, cell.attack, cell.budget, cell.model, *chosen, *mine)
-
-
-def references(cells: Mapping[Cell, Mapping[str, Any]]) -> dict[tuple[Any, ...], list[float]]:
-    """Rates of the reference (value, low, high, pictures), by what decides them."""
-    return {
-        control_key(cell, item): item["control"] for cell, item in cells.items()
-        if item["status"] == "ok" and item["against"] == REFERENCE_ROW and not drawn_again(cell, item)
-    }  # fmt: skip
-
-
-def drawn_again(cell: Cell, item: Mapping[str, Any]) -> bool:
-    """Whether a cell's control only drew again what was found in the edited model: not the same attack."""
-    return cell.attack in CHOOSING and not item.get("searched", False)
 
 
 def finished(cell: Cell, made: Mapping[Cell, Mapping[str, Any]], root: Path = ROOT) -> bool:
@@ -219,7 +150,7 @@ def measured(cell: Cell, pipe: Any, root: Path) -> dict[str, Any]:
         **SETTINGS.get(cell.attack, {}), **SETTINGS.get((cell.attack, cell.budget), {}), **reference_of(cell, root),
     }  # fmt: skip
     for edit in cell.edits:
-        places.append(work / "erased" / _in_files(f"{cell.concept}-{edit}{cell.on}"))
+        places.append(work / "erased" / in_files(f"{cell.concept}-{edit}{cell.on}"))
         if not (places[-1] / "erase.json").is_file():
             method, _, more = edit.partition(":")
             options = dict(item.split("=", 1) for item in more.split(",") if item)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tools.docs.attacks_table import Cell
+    from tools.docs.attacks_cells import Cell
 
 RELEARN = "relearn"
 #: fact of cells whose control was trained until it was back itself, or to the end, and not as long as the edited model

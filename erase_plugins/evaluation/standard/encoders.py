@@ -36,8 +36,7 @@ def opening(what: str, metrics: str, how: str) -> Iterator[None]:
         raise MissingExtra(f"suite {SUITE}", EXTRA) from error
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
         raise RequestError(
-            f"suite {SUITE}: {what} cannot be opened ({type(error).__name__}); {how}, or leave {metrics} out of the "
-            "option metrics"
+            f"{what} cannot be opened ({type(error).__name__}); {how}, or leave {metrics} out of the option metrics"
         ) from error
 
 
