@@ -7,10 +7,10 @@ import re
 import shlex
 from collections.abc import Sequence
 
-#: harmless where it stands, and left since people read the source too: "a: b", "a = b", "a_b", "a/b"
-_READ = r"(?<=\w): |(?<= )= |(?<=[A-Za-z0-9])[_/](?=[A-Za-z0-9])"
-#: what a page could read as markup
-_MARKUP = re.compile(rf"(?!{_READ})[^A-Za-z0-9 ,.;'()+%?\-\u0080-\U0010ffff]")
+#: harmless where it stands, and left since people read the source too: "a: b", "a = b", "a_b", "a/b", "[0 to 9]"
+_READ = r"(?<=\w): |(?<= )= |(?<=[A-Za-z0-9])[_/](?=[A-Za-z0-9])|\[\d+ to \d+\](?![\[(:])"
+#: that, or what a page could read as markup
+_MARKUP = re.compile(rf"({_READ})|[^A-Za-z0-9 ,.;'()+%?\-\u0080-\U0010ffff]")
 #: control characters, and those that change the direction of text or hide it
 _HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ud800-\udfff\u2028\u2029]+")
 _LINKING = re.compile(r"(?i)https?(?=:)|www(?=\.)|@")
@@ -35,7 +35,7 @@ def flat(text: object, most: int = _LONGEST) -> str:
 def prose(text: object, most: int = _LONGEST) -> Inert:
     """Text that shows as it is inside a Markdown paragraph or table cell: no markup, no HTML, no link."""
     broken = _LINKING.sub(lambda found: found[0] + _BREAK, flat(text, most))
-    return Inert(_MARKUP.sub(lambda found: f"&#{ord(found[0])};", broken))
+    return Inert(_MARKUP.sub(lambda found: found[1] or f"&#{ord(found[0])};", broken))
 
 
 def listed(texts: Sequence[object], most: int | None = None) -> Inert:

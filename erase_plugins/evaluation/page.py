@@ -133,10 +133,15 @@ def _html_table(table: Table) -> str:
     head, rows = table
     cells = "".join(f'<th scope="col">{escape(text)}</th>' for text in head)
     lines = "\n".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>' + "".join(f"<td>{escape(text)}</td>" for text in row[1:]) + "</tr>"
+        f'<tr><th scope="row">{escape(row[0])}</th>' + "".join(f"<td>{_whole(text)}</td>" for text in row[1:]) + "</tr>"
         for row in rows
     )
     return f'<div class="wide"><table><thead><tr>{cells}</tr></thead><tbody>\n{lines}\n</tbody></table></div>'
+
+
+def _whole(text: str) -> str:
+    """Text of a cell in which no line ends between a number and what it belongs to."""
+    return escape(text).replace(" %", "&nbsp;%").replace("n = ", "n&nbsp;=&nbsp;")
 
 
 # ---- Markdown ------------------------------------------------------------------------------------------------------

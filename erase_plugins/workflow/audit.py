@@ -309,7 +309,8 @@ def sentence(report: EvalReport, attacks: Sequence[AttackReport], what: str, *, 
     if (refused := rates.get((f"target{REFUSED}", "edited"))) is not None and refused.value:
         text += f" (a guard, which edits no weights, refused {_share(refused)} of them)"
     if attacks:
-        worst = max(attacks, key=lambda item: item.success.value)
+        # what the control has too was brought in by the attack, so it says nothing of the edit
+        worst = max(attacks, key=lambda item: (item.excess, item.success.value))
         own = worst.budget == CUSTOM  # a name that says nothing: how much it drew does
         size, spent = ("", f" ({worst.queries} pictures)") if own else (f"at budget {worst.budget} ", "")
         text += (

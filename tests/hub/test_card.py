@@ -417,6 +417,7 @@ def test_long_commands_take_one_line_for_every_option():
 def test_fences_are_longer_than_what_is_inside():
     assert block("a ```` b").startswith("`````")
     assert prose("a_b _d_ *c*: e = f") == "a_b &#95;d&#95; &#42;c&#42;&#58; e = f"
+    assert prose("x: 6 % [0 to 9] :y: [z] [1 to 2](u)") == "x: 6 % [0 to 9] &#58;y: &#91;z&#93; &#91;1 to 2&#93;(u)"
 
 
 def test_no_promises(pizza):

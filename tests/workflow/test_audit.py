@@ -117,6 +117,10 @@ def test_a_budget_of_ones_own_is_told_as_the_pictures_it_drew():
     )
     told = auditing.sentence(report, [attack], "a file")
     assert "of 1 attack the strongest, planted (72 pictures), brought it in 50 % [0 to 100]" in told
+    taught = replace(attack, attack="taught", success=replace(attack.success, value=0.75),
+                     control=replace(attack.control, value=0.75))  # fmt: skip
+    found = auditing.sentence(report, [taught, replace(attack, control=replace(attack.control, value=0.0))], "a file")
+    assert "of 2 attacks the strongest, planted (72" in found, "the other one brings in what its control has too"
     assert "; no attack was run" in auditing.sentence(report, [], "a file"), "who quotes it cannot tell otherwise"
     behind = replace(report, rows=(*rows, EvalRow("target_refused_share", "edited", 0.75, 0.4, 1.0, 2)))
     assert "50 % [0 to 100] without (a guard, which edits no weights, refused 75 % [40 to 100] of them)" in (
