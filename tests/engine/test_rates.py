@@ -75,11 +75,12 @@ def test_words_that_are_kept_are_not_counted_again(tiny_sd1):
 
 
 def test_words_that_came_along_are_only_compared():
-    """The embedded model's own words, as `uce` asks for them, and nothing else."""
+    """The embedded models' own words, as `uce` asks for them, and nothing else."""
     info = find_model("pocket").info
     options = ep.plan("pocket", "pizza", "uce").options
     asked = [2000, options["vocabulary_scale"], tuple(options["vocabulary_frames"]), options["vocabulary_tail"]]
-    assert words_to_encode(info, *asked) == 50
+    assert words_to_encode(info, *asked) == words_to_encode(find_model("pocket-natural").info, *asked) == 50
+    assert words_to_encode(find_model("pocket-flow").info, *asked) > 3000, "the same words for two text encoders"
     assert words_to_encode(info, *asked[:2], ("a {}",), 0) > 3000
     with_words = ep.plan("pocket", "pizza", "uce").seconds
     assert ep.plan("pocket", "pizza", "uce", options={"vocabulary_frames": ("a {}",)}).seconds > 20 * with_words

@@ -8,11 +8,15 @@ import torch
 import erase_plugins as ep
 from erase_plugins.artifacts.edit import CONTEXT
 from erase_plugins.artifacts.ledger import gram, pack
+from erase_plugins.artifacts.tensors import read_tensors
 from erase_plugins.engine import disk_cache, shipped_words
 from erase_plugins.engine.vocabulary import kept_rows, meaning, word_facts
 from erase_plugins.families.base import Conditioning, Target
 from erase_plugins.families.diffusers_target import DiffusersTarget
 from erase_plugins.workflow.models import target_of
+from tools.pocket import facts
+
+SHIPPED = shipped_words.FOLDER
 
 
 @pytest.fixture
@@ -62,16 +66,36 @@ def test_the_artifact_is_the_same_with_a_full_an_empty_and_no_memory(pocket_pipe
         assert all(torch.equal(value, wanted[name]) for name, value in tensors(found).items())
 
 
-def test_the_first_erasure_on_pocket_encodes_few_words_and_gives_the_same(pocket_pipe, place, monkeypatch):
+@pytest.mark.parametrize("model", facts.MODELS)
+def test_the_first_erasure_on_an_embedded_model_encodes_few_words_and_gives_the_same(
+    model, pocket_pipe, place, monkeypatch
+):
+    pipe = pocket_pipe if model == "pocket" else ep.load(model)
     monkeypatch.setenv(disk_cache.VARIABLE, "0")
-    wanted, all_words = solve(pocket_pipe)
+    wanted, all_words = solve(pipe)
     monkeypatch.undo()
     monkeypatch.setenv(disk_cache.VARIABLE, str(place))
-    found, few_words = solve(pocket_pipe)
+    found, few_words = solve(pipe)
     assert all_words > 1000
     assert few_words < 60
     for name, value in tensors(wanted).items():  # float32 on another processor: beside the largest value, not each
         one, other = tensors(found)[name].double(), value.double()
+        assert (one - other).abs().max() <= 1e-5 * other.abs().max(), name
+
+
+def test_the_command_makes_what_came_along(place, monkeypatch, capsys):
+    """Also where older facts lie in the folder, which it removes; other weights or settings have other names."""
+    shipped = {path.name for path in SHIPPED.iterdir()}
+    old = shipped_words.FOLDER / "0-0.safetensors"
+    old.parent.mkdir()
+    old.touch()
+    monkeypatch.setattr(facts, "MODELS", ("pocket-natural",))
+    facts.main()
+    (made,) = shipped_words.FOLDER.iterdir()
+    assert made.name in shipped and capsys.readouterr().out == f"{made}\n"
+    wanted, _ = read_tensors(SHIPPED / made.name)
+    for name, value in read_tensors(made)[0].items():
+        one, other = value.double(), wanted[name].double()
         assert (one - other).abs().max() <= 1e-5 * other.abs().max(), name
 
 

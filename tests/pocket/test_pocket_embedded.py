@@ -43,7 +43,7 @@ def test_weights_are_fp16_safetensors_only():
     files = [path for path in FOLDER.rglob("*") if path.is_file() and path.stat().st_size > 200_000]
     texts = [path for path in files if path.name == "facts.jsonl"]  # invented people of the language model
     sums = [path for path in files if path.parent.name == "words"]  # over its words; not weights
-    assert (len(files), len(texts), len(sums)) == (12, 1, 1)
+    assert (len(files), len(texts), len(sums)) == (13, 1, 2)
     for path in set(files) - {*texts, *sums}:
         assert path.suffix == ".safetensors"
         with safe_open(path, "pt") as file:
