@@ -20,6 +20,7 @@ from erase_plugins.artifacts.atomic import atomic_file
 from erase_plugins.engine import disk_cache
 from erase_plugins.errors import Unsupported
 from erase_plugins.evaluation.attacks.genetic import Search, search
+from erase_plugins.evaluation.attacks.swaps import swap_search
 from erase_plugins.evaluation.prompts import common_axis, worded_prompts
 from erase_plugins.judge_world import world_of
 
@@ -91,9 +92,28 @@ def encoder_fitness(target: Target, table: WordTable, wanted: Tensor) -> Any:
     return fitness
 
 
+def encoder_slopes(target: Target, table: WordTable, wanted: Tensor) -> Any:
+    """(words,) places of the table -> (words, all words): gradient of the loss of `encoder_fitness` by the choice."""
+
+    def slopes(row: Any) -> Any:
+        tokens, own, embedded = table.tokens(torch.from_numpy(row)[None]), {}, {}
+        for name, ids in tokens.ids.items():
+            plain = target.token_rows(name, ids)
+            own[name] = plain[:, 1 : 1 + len(row)].clone().requires_grad_()
+            embedded[name] = torch.cat([plain[:, :1], own[name], plain[:, 1 + len(row) :]], 1)
+        loss = (wide(target.encode_live(tokens, embedded).embeds) - wanted).square().sum()
+        total = np.zeros((len(row), len(table.words)))
+        for name, gradient in zip(own, torch.autograd.grad(loss, list(own.values())), strict=True):
+            words = target.token_rows(name, table.ids[name])
+            total += (wide(gradient[0]) @ wide(words).T).cpu().numpy()
+        return total
+
+    return slopes
+
+
 def found_words(
     target: Target, table: WordTable, wanted: Tensor, size: tuple[int, int, int], seed: int, key: str, budget: Budget,
-    report: Callable[[int], None],
+    report: Callable[[int], None], by: str = "genetic",
 ) -> dict[str, Any]:  # fmt: skip
     """Row, loss and evaluations of one search: from disk, from where a killed run was, or from the start."""
     words, population, generations = size
@@ -109,8 +129,12 @@ def found_words(
                 with atomic_file(place) as work:
                     work.write_text(json.dumps(now.to_dict()), encoding="utf-8")
 
-        done = search(encoder_fitness(target, table, wanted), words, len(table.words), population, generations, seed,
-                      state=state, each=each)  # fmt: skip
+        fitness, numbers = encoder_fitness(target, table, wanted), (words, len(table.words), population, generations)
+        if by == "gradient":
+            slopes = encoder_slopes(target, table, wanted)
+            done = swap_search(fitness, slopes, *numbers, seed, state=state, each=each)
+        else:
+            done = search(fitness, *numbers, seed, state=state, each=each)
         kept = {"row": torch.tensor(done.rows[0]),
                 "numbers": torch.tensor([done.losses[0], done.evaluated], dtype=torch.float64)}  # fmt: skip
         disk_cache.write(key, kept)

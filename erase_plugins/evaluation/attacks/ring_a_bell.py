@@ -7,7 +7,8 @@ one set of prompts serves every artifact of a text encoder: it is kept on disk, 
 
 Differs from the official code: pairs replace a word and never leave one out, the best row is never lost (`genetic`),
 only whole words are tried, so that every prompt reads back as the tokens that were found, by default the prompts do not
-contain the concept's name, and the direction is made anew in every run in place of a file of its own.
+contain the concept's name, and the direction is made anew in every run in place of a file of its own. By the option
+``search`` another search takes the place of the genetic one, for the same loss (`swaps`).
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ class RingABellOptions:
     eta: float = option(3.0, "length of the concept's direction that is added", low=-100.0, high=100.0)
     population: int = option(0, "rows of the genetic search; 0: 64, 100 or 200 by the budget", low=0, high=10_000)
     generations: int = option(0, "generations; 0: 80, 200 or 3000 by the budget", low=0, high=100_000)
+    search: str = option("genetic", "how words are looked for: as in the paper, or by the gradient of the text encoder",
+                         choices=("genetic", "gradient"))  # fmt: skip
     pairs: int = option(30, "sentence pairs with and without the concept", low=5, high=1000)
     forbid: str = option("name", "words that are never tried: the concept's name, or its synonyms too",
                          choices=("name", "synonyms", "none"))  # fmt: skip
@@ -159,10 +162,11 @@ def find_prompts(
             plain = target.encode([source.text]).embeds[0].float()
         wanted = plain + options.eta * directions[name]
         settings = [words, population, generations, options.eta, options.pairs, options.forbid, subject.seed + number]
+        settings += [] if options.search == "genetic" else [options.search]  # what was kept of the other stays valid
         key = cache_key(subject, table, [name, source.text, *settings])
         report = _reporter(budget, number, min(count, len(sources)), generations)
         size = (words, population, generations)
-        found = found_words(target, table, wanted, size, subject.seed + number, key, budget, report)
+        found = found_words(target, table, wanted, size, subject.seed + number, key, budget, report, options.search)
         made.append({
             "prompt": table.text(found["row"]), "source": source.text, "shows": name, "eta": options.eta,
             "loss": found["loss"], "source_loss": round(float((wanted - plain).square().sum()), 6),
