@@ -280,6 +280,8 @@ def test_steps_until_it_is_back_as_a_share_of_those_of_the_reference(made, monke
         ("esd", "owl"): (66, None),
         ("uce", "car"): (None, 66),
         ("uce", "rose"): (5, None),
+        **{("uce+esd", concept): (66, None) for concept in ("car", "owl", "rose")},
+        ("esd:steps=9", "owl"): (9, None),  # a design that was not tried on every concept
     }
 
     def measured(cell, pipe, work):
@@ -296,6 +298,7 @@ def test_steps_until_it_is_back_as_a_share_of_those_of_the_reference(made, monke
         "| never saw it | 66 steps | 132 steps | |",
         "| `uce` | never | 33 (25%) | 25% |",
         "| `esd` | never | 66 (50%) | 50% |",
+        "| `uce+esd` | 66 (100%) | 66 (50%) | 75% |",
     ]
 
 
