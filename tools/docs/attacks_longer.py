@@ -114,15 +114,15 @@ def designs(root: Path = ROOT) -> str:
     for concept, methods in compared(cells).items():
         for method in methods:
             row = [Cell(concept, attack, method, BUDGET) for attack in attacks]
-            named = cells[row[attacks.index(INVERSION)]]["plain"][0]
+            named = next(cells[cell]["plain"][0] for cell in row if cell in cells)
             told = " | ".join(shown(cell, cells.get(cell), controls) + steps(cell, cells, taught) for cell in row)
             rows.append(f"| {concept} | `{method}` | {named:.0%} | {told} |")
     return "\n".join(rows)
 
 
 def compared(cells: Iterable[Cell]) -> dict[str, list[str]]:
-    """By concept the methods that designs are made of, and the designs that a learned token was tried on."""
-    made = sorted((cell.concept, cell.method) for cell in cells if is_design(cell) and cell.attack == INVERSION)
+    """By concept the methods that designs are made of, and the designs that an attack with a curve was tried on."""
+    made = sorted({(cell.concept, cell.method) for cell in cells if is_design(cell) and cell.attack in STAGES})
     found = {}
     for concept in dict.fromkeys(concept for concept, _ in made):
         mine = [method for place, method in made if place == concept]
