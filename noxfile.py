@@ -20,13 +20,13 @@ QUICK = "not slow and not comfy and not browser and not gpu"
 @nox.session
 def quick(session: nox.Session) -> None:
     """Tests of a few seconds each."""
-    session.run("python", "-m", "pytest", "-q", "-n", "3", "-m", QUICK, *session.posargs)
+    session.run("python", "-m", "pytest", "-q", "-n", "2", "-m", QUICK, *session.posargs)
 
 
 @nox.session
 def full(session: nox.Session) -> None:
     """All but ``--full`` ones; those for ComfyUI and the browser say what they lack if it is not there."""
-    session.run("python", "-m", "pytest", "-q", "-n", "3", "--durations=15", *session.posargs)
+    session.run("python", "-m", "pytest", "-q", "-n", "2", "--durations=15", *session.posargs)
 
 
 @nox.session

@@ -104,7 +104,7 @@ def group_of(test: str) -> str:
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With ``-n 3`` each worker takes the next group; xdist's own ``loadgroup`` cannot rename tests in pytest 9.2."""
+    """With ``-n 2`` each worker takes the next group; xdist's own ``loadgroup`` cannot rename tests in pytest 9.2."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByGroup(LoadScopeScheduling):

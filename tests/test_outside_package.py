@@ -84,7 +84,7 @@ TEMPLATES = {
 #: kind of a template -> (lines that its file may have, checks of its contract that pass at least)
 BOUNDS = {
     "closed-form": (80, 20), "trained": (80, 20), "language": (40, 23), "guard": (60, 15), "suite": (60, 5),
-    "attack": (60, 7), "judge": (45, 10), "layout": (65, 8), "family": (50, 9),
+    "attack": (65, 7), "judge": (45, 10), "layout": (65, 8), "family": (50, 9),
 }  # fmt: skip
 #: which of their tests are run: every one of what is cheap, one model of several
 CHOSEN = "tiny_sd1 or tiny_lm or values or MySuite or MyAttack or MyJudge or MyLayout or MyFamily"
@@ -156,11 +156,12 @@ def test_the_measuring_templates_ask_for_what_they_say(tmp_path):
     kept = []
     budget = SimpleNamespace(queries=20, seed=7, name="quick", remember=lambda name, work: kept.append(name) or work())
     report = attack.run(subject, budget)
-    assert report.queries == sum(len(seeds) for _, seeds, _ in calls) == 20
-    assert report.passes == 320, "eight steps with guidance, two passes each"
-    assert len(set(kept)) == len(calls) == 5
-    assert [edit for _, _, edit in calls] == ["on"] * 4 + ["destroyed"]
-    assert calls[3][:2] == calls[4][:2] and not set(calls[3][1]) & set(calls[0][1])
+    assert report.queries == sum(len(seeds) for _, seeds, _ in calls) == 16, "as many for each of eight as go into 20"
+    assert report.passes == 256, "eight steps with guidance, two passes each"
+    assert len(set(kept)) == len(calls) == 8
+    assert [edit for _, _, edit in calls] == ["on"] * 4 + ["destroyed"] * 4
+    assert [call[:2] for call in calls[:4]] == [call[:2] for call in calls[4:]]
+    assert not set(calls[3][1]) & set(calls[0][1])
 
 
 @pytest.mark.parametrize(("kind", "taken"), [
