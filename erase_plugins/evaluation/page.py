@@ -31,7 +31,7 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto
 blockquote { margin: 1rem 0; padding: .8rem 1rem; border-left: 4px solid #c0392b; background: var(--faint); }
 .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid var(--line); padding: .35rem .6rem; text-align: left; vertical-align: top; }
-th { font-weight: 600; overflow-wrap: normal; } figure { margin: 1.5rem 0; }
+th { font-weight: 600; overflow-wrap: normal; } td { overflow-wrap: break-word; } figure { margin: 1.5rem 0; }
 img { max-width: 100%; height: auto; background: white; }
 figcaption, footer, .note { color: #777; font-size: .9rem; }
 """
