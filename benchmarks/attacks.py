@@ -81,24 +81,21 @@ def _opened(pipe: Any, artifact: Any, attack: str, work: Path, settings: Mapping
 
 def searched(pipe: Any, artifact: Any, prompts: Sequence[Mapping[str, Any]], work: Path) -> list[dict[str, Any]]:
     """What the plain genetic search finds for the prompts that ours was given: words, loss, and how it came there."""
-    import torch
-
     from erase_plugins.evaluation.attacks.encoder_search import direction, encoder_fitness
-    from erase_plugins.evaluation.attacks.ring_a_bell import RingABellOptions
+    from erase_plugins.evaluation.attacks.ring_a_bell import RingABellOptions, encoding, usual_words
     from erase_plugins.evaluation.attacks.vocabulary import forbidden_words, word_table
     from erase_plugins.judge_world import world_of
 
     _, subject, budget = _opened(pipe, artifact, "ring-a-bell", work, {})
     options, target, size = RingABellOptions(), subject.target, PLAIN["ring-a-bell"]
     table = word_table(target, forbidden_words(world_of(subject.judge), subject.erased, options.forbid))
-    made = []
+    directions = {name: direction(subject, name, options.pairs) for name in subject.erased}
+    made, places = [], usual_words(target)
     for number, item in enumerate(prompts):
-        with torch.no_grad():
-            wanted = target.encode([item["source"]]).embeds[0].float()
-        wanted = wanted + item["eta"] * direction(subject, item["shows"], options.pairs)
-        fitness, places = encoder_fitness(target, table, wanted), max(2, target.info.tokens * 16 // 77)
+        wanted = encoding(target, item["source"]) + item["eta"] * directions[item["shows"]]
+        fitness = encoder_fitness(target, table, wanted)
         row, way = budget.remember(
-            f"genetic-{number}", lambda fitness=fitness, places=places, number=number: genetic(
+            f"genetic-{number}", lambda fitness=fitness, number=number: genetic(
                 fitness, places, len(table.words), size["population"], size["generations"], subject.seed + number
             )
         )  # fmt: skip

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +61,7 @@ def plan(
     concepts: Sequence[str], attacks: Sequence[str], methods: Sequence[str], budget: str, model: str = POCKET
 ) -> list[Cell]:
     """Every cell, concept by concept, and attack by attack."""
-    return [Cell(*item, budget, model) for item in _product(concepts, attacks, methods)]
-
-
-def _product(concepts: Sequence[str], attacks: Sequence[str], methods: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    return ((concept, attack, method) for concept in concepts for attack in attacks for method in methods)
+    return [Cell(*item, budget, model) for item in product(concepts, attacks, methods)]
 
 
 def read(root: Path = ROOT) -> dict[Cell, dict[str, Any]]:

@@ -191,10 +191,11 @@ def draw_curves(root: Path = ROOT, attack: str = INVERSION, design: bool = False
     beginning, reference, place = STAGES[attack]
     if design:
         place = place.with_stem(f"{place.stem}-designs")
-        chosen = compared(_every(root))
+        every = _every(root)
+        chosen = compared(every)
         methods = list(dict.fromkeys(name for names in chosen.values() for name in names))
-        cells = {cell: item for cell, item in _every(root, attack=attack).items()
-                 if cell.method in chosen.get(cell.concept, ())}  # fmt: skip
+        cells = {cell: item for cell, item in every.items()
+                 if cell.attack == attack and cell.method in chosen.get(cell.concept, ())}  # fmt: skip
     else:
         cells = searched(root, attack=attack)
         methods = _methods(cells)

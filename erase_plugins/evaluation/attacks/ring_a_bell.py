@@ -28,9 +28,12 @@ from erase_plugins.options import option
 from erase_plugins.types import Attachment
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from erase_plugins.evaluation.budget import Budget
     from erase_plugins.evaluation.prompts import Prompt
     from erase_plugins.evaluation.run import Subject
+    from erase_plugins.families.base import Target
     from erase_plugins.types import AttackReport
 
 PROMPTS = "attack-ring-a-bell-prompts.json"
@@ -141,8 +144,6 @@ def find_prompts(
     subject: Subject, budget: Budget, options: RingABellOptions, sources: Sequence[Prompt]
 ) -> dict[str, Any]:
     """Prompts for the subject's concepts, JSON-ready: from disk where they were searched before."""
-    import torch
-
     from erase_plugins.evaluation.attacks.encoder_search import cache_key, direction, encoder_hash, found_words
     from erase_plugins.evaluation.attacks.vocabulary import forbidden_words, word_table
 
@@ -151,15 +152,14 @@ def find_prompts(
     count, population = options.count or count, options.population or population
     generations = options.generations or generations
     table = word_table(target, forbidden_words(world_of(subject.judge), subject.erased, options.forbid))
-    words = options.words or max(2, target.info.tokens * 16 // 77)
+    words = options.words or usual_words(target)
     if words > table.room:
         raise RequestError(f"{words} words do not fit; the text encoder of {target.info.model} reads {table.room}")
     directions = {name: direction(subject, name, options.pairs) for name in subject.erased}
     made = []
     for number, source in enumerate(sources[: min(count, len(sources))]):
         name = source.expected[source.axis]
-        with torch.no_grad():
-            plain = target.encode([source.text]).embeds[0].float()
+        plain = encoding(target, source.text)
         wanted = plain + options.eta * directions[name]
         settings = [words, population, generations, options.eta, options.pairs, options.forbid, subject.seed + number]
         settings += [] if options.search == "genetic" else [options.search]  # what was kept of the other stays valid
@@ -176,6 +176,19 @@ def find_prompts(
         "kind": KIND, "version": VERSION, "model": subject.model, "encoder": encoder_hash(target),
         "concepts": list(subject.erased), "forbid": options.forbid, "prompts": made,
     }  # fmt: skip
+
+
+def usual_words(target: Target) -> int:
+    """Words of a prompt where nobody says how many: 16 of 77 tokens, as large a share of fewer."""
+    return max(2, target.info.tokens * 16 // 77)
+
+
+def encoding(target: Target, text: str) -> Tensor:
+    """What the text encoder makes of a text, (tokens, width) float32."""
+    import torch
+
+    with torch.no_grad():
+        return target.encode([text]).embeds[0].float()
 
 
 def _reporter(budget: Budget, number: int, count: int, generations: int) -> Any:
