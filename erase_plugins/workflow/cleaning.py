@@ -189,9 +189,10 @@ def _plan(file: Path, loaded: Artifact, layout: str, info: Any) -> CleanedLora:
 
 def _time(steps: int) -> str:
     """What training costs, in a unit that says the same on every device."""
+    from erase_plugins.workflow.lora_prompts import COMMON
     from erase_plugins.workflow.lora_unlearning import Schedule
 
-    pictures = round(Schedule(steps=steps).evaluations() / 40)
+    pictures = round((COMMON + Schedule(steps=steps).evaluations()) / 40)
     return f"training takes about as long as drawing {pictures} pictures of 20 guided steps on this device"
 
 
@@ -209,17 +210,19 @@ def _run(
     """Solves, trains if asked to, writes, and reads what was written back."""
     from erase_plugins.artifacts.lora_rewrite import down_names, rewrite
     from erase_plugins.workflow.lora_projection import project
+    from erase_plugins.workflow.lora_prompts import quiet_words
     from erase_plugins.workflow.lora_unlearning import Schedule, taught_off
 
     names = down_names(file, layout, target.family)
-    schedule = Schedule(steps=steps)
+    schedule, words = Schedule(steps=steps), quiet_words(target, [*phrases, *keep])
     new, tried = project(
-        target, loaded.edit.deltas, phrases, keep, lambda: in_force(target, loaded), schedule.tries if steps else ()
-    )
+        target, loaded.edit.deltas, phrases, keep, words, lambda: in_force(target, loaded),
+        schedule.tries if steps else (),
+    )  # fmt: skip
     if steps:
         solved = replace(loaded, edit=_with(loaded.edit, new))
         new |= taught_off(
-            target, loaded.edit.deltas, tried, phrases, keep, seed, lambda: in_force(target, loaded),
+            target, loaded.edit.deltas, tried, phrases, keep, words, seed, lambda: in_force(target, loaded),
             lambda: in_force(target, solved), schedule,
         )  # fmt: skip
     if strict:

@@ -20,17 +20,14 @@ from torch import Tensor
 from erase_plugins.artifacts.closed_form import solve_map
 from erase_plugins.artifacts.edit import Delta, LowRank
 from erase_plugins.engine.attack import token_rows
-from erase_plugins.engine.collect import filler_words
-from erase_plugins.engine.prompt_templates import CAPTIONS, FRAMES, check_phrase
-from erase_plugins.engine.vocabulary import Vocabulary, projection_gram
+from erase_plugins.engine.prompt_templates import check_phrase
 from erase_plugins.families.base import ModuleRef, Target
 from erase_plugins.families.capabilities import DENOISER, TEXT
 from erase_plugins.families.model import ModelSpec
+from erase_plugins.workflow.lora_prompts import frames_for, kept_prompts
 
 #: (component, key of an edit)
 Place = tuple[str, str]
-#: what common words that are kept stand in, in turn
-_KEPT_FRAMES = ("{}", "a photo of a {}", "a {} on a blue background", "a picture of {}")
 _CHUNK = 64
 
 
@@ -43,7 +40,7 @@ class Weights:
         keep: of the kept rows, one prompt's worth.
         lam_share: ridge term, in units of the system's mean diagonal.
         words: common words of the text encoder that stay.
-        fillers: common words that stand before and after the concept in further prompts.
+        surroundings: further prompts in which other words stand around the concept and around what is to be kept.
         near: closeness from which a common word counts as the concept and is not kept.
     """
 
@@ -51,7 +48,7 @@ class Weights:
     keep: float = 1.0
     lam_share: float = 1e-4
     words: int = 400
-    fillers: int = 48
+    surroundings: int = 48
     near: float = 0.85
 
 
@@ -77,27 +74,11 @@ def _is_lora(deltas: Mapping[str, Mapping[str, Delta]], place: Place) -> bool:
     return isinstance(deltas[place[0]][place[1]], LowRank)
 
 
-def concept_prompts(phrases: Sequence[str], fillers: int, target: Target) -> list[tuple[str, str]]:
-    """(prompt, phrase in it) of every phrase in the usual frames, and between common words."""
-    frames = list(dict.fromkeys([*CAPTIONS["object"], *CAPTIONS["style"], *FRAMES]))
-    for place, word in enumerate(filler_words(" ".join(phrases), fillers, target)):
-        frames.append((f"a {word} {{}}", f"a {{}} on a {word}", f"a {word} {{}} with {word}")[place % 3])
-    return [(frame.format(phrase), phrase) for phrase in phrases for frame in frames]
-
-
-def kept_prompts(phrases: Sequence[str], weights: Weights, target: Target) -> list[str]:
-    """The empty prompt, common words that do not mean the concept, in frames by turns."""
-    words = Vocabulary.of(target, weights.words, projection_gram(target))
-    own = {part for phrase in phrases for part in phrase.lower().split()}
-    near = set(words.near(target.encode(list(phrases)), weights.near)) | own
-    common = [word for word in words.words if word not in near]
-    return ["", *(_KEPT_FRAMES[place % len(_KEPT_FRAMES)].format(word) for place, word in enumerate(common))]
-
-
 @torch.no_grad()
 def project(
     target: Target, deltas: Mapping[str, Mapping[str, Delta]], phrases: Sequence[str], keep: Sequence[str],
-    lora: Callable[[], AbstractContextManager[object]], tries: Sequence[float] = (), weights: Weights | None = None,
+    words: Sequence[str], lora: Callable[[], AbstractContextManager[object]], tries: Sequence[float] = (),
+    weights: Weights | None = None,
 ) -> tuple[dict[Place, Tensor], list[dict[Place, Tensor]]]:  # fmt: skip
     """New "down" factors (rank, in) float64 of all modules that read text rows; those of the denoiser several times.
 
@@ -106,6 +87,7 @@ def project(
         deltas: the LoRA.
         phrases: the concept and what means the same.
         keep: prompts or words that must stay as the LoRA has them.
+        words: that stand around both in further prompts, see `lora_prompts`.
         lora: puts the LoRA on the target for a with-block.
         tries: other weights of the concept's rows, for each of which the denoiser's factors are solved too.
         weights: see there.
@@ -120,11 +102,12 @@ def project(
         check_phrase(plain, index)
     refs, _ = readers(target.info, deltas)
     deep = [ref for ref in refs.values() if ref.component in target.info.components(TEXT)]
-    named = concept_prompts(phrases, weights.fillers, target)
+    frames = frames_for(words, weights.surroundings)
+    named = [(frame.format(phrase), phrase) for phrase in phrases for frame in frames]
     prompts = [prompt for prompt, _ in named]
     starts = [token_rows(target, prompt, phrase)[0] for prompt, phrase in named]
-    stay = kept_prompts(phrases, weights, target)
-    asked = [frame.format(word) for word in keep for frame in ("{}", *CAPTIONS["object"][1:], *_KEPT_FRAMES[1:])]
+    stay = kept_prompts(target, phrases, weights.words, weights.near)
+    asked = [frame.format(word) for word in keep for frame in frames]
     erased = _grams(target, deep, prompts, starts)
     with lora():
         kept = _grams(target, deep, stay, [1] * len(stay))

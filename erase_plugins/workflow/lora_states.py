@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from erase_plugins.engine.trajectories import join
+from erase_plugins.engine.trajectories import ask, join
 
 if TYPE_CHECKING:
     from erase_plugins.families.base import Target
@@ -50,6 +50,12 @@ def encoded(target: Target, prompts: Sequence[str]) -> Conditioning:
     parts = [different[start : start + CHUNK] for start in range(0, len(different), CHUNK)]
     found = join([target.encode_live(target.tokens(part)) for part in parts])
     return found[[different.index(prompt) for prompt in prompts]]
+
+
+def asked(target: Target, inputs: Tensor, times: Tensor, cond: Conditioning) -> Tensor:
+    """Predictions of the model as it is now, float32."""
+    parts = [slice(start, start + CHUNK) for start in range(0, len(times), CHUNK)]
+    return torch.cat([ask(target, inputs[part], times[part], cond[part], None) for part in parts])
 
 
 def by_time(values: Tensor, times: Tensor) -> Tensor:

@@ -5,14 +5,16 @@ the whole LoRA is taught two things at once, on states that base and LoRA draw: 
 what the base predicts, and where anything else is named, or nothing, what the LoRA predicted as it was. No picture of
 anybody is needed. "Up" factors, rank and scale stay.
 
-Three things decide what the rest of the LoRA loses. An error counts as a share of what the LoRA changes at that noise
+Four things decide what the rest of the LoRA loses. An error counts as a share of what the LoRA changes at that noise
 level: what a picture shows is decided where there is most noise, and there a LoRA changes the prediction least (on
 pocket a fifth of what it changes at the end), so that errors over the size of the prediction would hardly count where
 they do most harm. Every step has prompts of its own, each asked of the teacher once, so that nothing is learnt by
-heart. And training begins near its end: from the closed forms, on prompts for layers that read text and on what
-they read at the states that the teacher is asked at for others (`lora_features`). How hard these press is settled for
-every LoRA: of several weights the one from which the training has least left to do. Alone, a closed form has to press
-hard, since nothing comes after it; before a training that costs the rest of the LoRA what the training need not take.
+heart. What is to be kept stands in the same prompts as the concept of that step, so that the words alone tell them
+apart (`lora_prompts`). And training begins near its end: from the closed forms, on prompts for layers that read text
+and on what they read at the states that the teacher is asked at for others (`lora_features`). How hard these press is
+settled for every LoRA: of several weights the one from which the training has least left to do. Alone, a closed form
+has to press hard, since nothing comes after it; before a training that costs the rest of the LoRA what the training
+need not take.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,17 +32,18 @@ from erase_plugins.engine.adapters import LoraSlot, Trainable
 from erase_plugins.engine.trajectories import ask, harvest, join, start_noise
 from erase_plugins.families.capabilities import DENOISER
 from erase_plugins.workflow.lora_features import Inputs, taken_off
-from erase_plugins.workflow.lora_states import CHUNK, Lessons, States, by_time, encoded, joined
+from erase_plugins.workflow.lora_prompts import Beside, frames_for, kept_prompts
+from erase_plugins.workflow.lora_states import CHUNK, Lessons, States, asked, by_time, encoded, joined
 
 if TYPE_CHECKING:
     from erase_plugins.families.base import Target
-    from erase_plugins.families.conditioning import Conditioning
 
     #: the model in some state, for a with-block
     Switch = Callable[[], AbstractContextManager[object]]
 
 #: (component, key of an edit)
 Place = tuple[str, str]
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,7 @@ class Schedule:
         keep: how much more an error counts where the LoRA has to stay.
         prompts: whose trajectories the states are from: that name the concept, drawn by the base and by the LoRA, and
             as many that do not, drawn by the LoRA.
-        asked: share of the latter, and of kept prompts in training, that names what was asked to be kept; the rest are
-            common words.
-        fillers: common words that stand around a word in prompts.
+        surroundings: prompts in which other words stand around the concept or what is to be kept, see `lora_prompts`.
         sampler: steps of a trajectory, all of which are states to train on.
         guidance: of drawing them.
         weights: of a row of the concept in the closed forms before the training, in units of ``1 / keep``, which is
@@ -67,10 +68,9 @@ class Schedule:
     steps: int = 100
     batch: tuple[int, int, int] = (5, 7, 4)
     rate: float = 0.02
-    keep: float = 1.0
+    keep: float = 2.0
     prompts: int = 48
-    asked: float = 0.72
-    fillers: int = 192
+    surroundings: int = 192
     sampler: int = 8
     guidance: float = 4.0
     weights: tuple[float, ...] = (1 / 16, 1 / 4, 1.0, 4.0)
@@ -90,9 +90,10 @@ class Schedule:
 
 def taught_off(
     target: Target, old: Mapping[str, Mapping[str, Delta]], new: Sequence[Mapping[Place, Tensor]],
-    phrases: Sequence[str], keep: Sequence[str], seed: int, lora: Switch, solved: Switch, schedule: Schedule,
+    phrases: Sequence[str], keep: Sequence[str], words: Sequence[str], seed: int, lora: Switch, solved: Switch,
+    schedule: Schedule,
 ) -> dict[Place, Tensor]:  # fmt: skip
-    """`unlearn` for a LoRA after its closed form, with prompts by the usual frames and common words.
+    """`unlearn` for a LoRA after its closed form, with prompts of `lora_prompts`.
 
     Args:
         target: the base, without the LoRA.
@@ -100,24 +101,26 @@ def taught_off(
         new: "down" factors that the closed form found, for each of ``schedule.tries``.
         phrases: the concept and what means the same.
         keep: words or prompts that must stay.
+        words: that stand around them.
         seed: of prompts, noise and order.
         lora: puts the LoRA on the target for a with-block.
         solved: the same with the text encoders as they will be, which training leaves alone.
         schedule: see there.
     """
-    from erase_plugins.workflow.lora_projection import Weights, concept_prompts, kept_prompts
-
     draw = torch.Generator().manual_seed(seed)
-    named, kept = (schedule.prompts + schedule.steps * count for count in schedule.batch[:2])
-    texts = [text for text, _ in concept_prompts(phrases, schedule.fillers, target)]
-    framed = [text for text, _ in concept_prompts(keep, schedule.fillers, target)] if keep else []
-    asked = _some(framed, round(kept * schedule.asked), draw)
-    common = _some(kept_prompts(phrases, Weights(), target), kept - len(asked), draw)
-    mixed = _some([*asked, *common], kept, draw)
-    return unlearn(target, old, new, (_some(texts, named, draw), mixed), (lora, solved), schedule, seed)
+    frames = frames_for(words, schedule.surroundings)
+    first, (named, kept, _) = schedule.prompts, schedule.batch
+    pairs = _some([(frame, phrase) for phrase in phrases for frame in frames], first + schedule.steps * named, draw)
+    common = _some(kept_prompts(target, phrases), first + schedule.steps * kept, draw)
+    beside, slots = Beside(keep, common, named / kept), [frame for frame, _ in pairs]
+    stay = beside.of(slots[:first], first)
+    for start in range(first, len(slots), named):
+        stay += beside.of(slots[start : start + named], kept)
+    texts = [frame.format(phrase) for frame, phrase in pairs]
+    return unlearn(target, old, new, (texts, stay), (lora, solved), schedule, seed)
 
 
-def _some(items: Sequence[str], count: int, draw: torch.Generator) -> list[str]:
+def _some(items: Sequence[_Item], count: int, draw: torch.Generator) -> list[_Item]:
     """``count`` of them in random order, several times where there are fewer."""
     if not items:
         return []
@@ -236,7 +239,7 @@ def _drawn(
         cond, null = encoded(target, prompts), encoded(target, [""])
         states = harvest(target, sampler, noise, cond, null, picks, guidance=schedule.guidance, batch=CHUNK)
     with other():
-        there = _asked(target, states.inputs, states.timestep, encoded(target, prompts)[states.row.tolist()])
+        there = asked(target, states.inputs, states.timestep, encoded(target, prompts)[states.row.tolist()])
     changed = (states.predictions["prompt"] - there).square().flatten(1).mean(1)
     return States(states.inputs, states.timestep, by_time(changed, states.timestep))
 
@@ -250,15 +253,9 @@ def _lessons(
     rows = torch.randint(len(states.times), (len(prompts),), generator=generator).to(states.times.device)
     inputs, times = states.inputs[rows], states.times[rows]
     with teacher():
-        wanted = _asked(target, inputs, times, encoded(target, prompts))
+        wanted = asked(target, inputs, times, encoded(target, prompts))
     with solved():
         return Lessons(inputs, times, unit * states.sizes[rows], encoded(target, prompts), wanted)
-
-
-def _asked(target: Target, inputs: Tensor, times: Tensor, cond: Conditioning) -> Tensor:
-    """Predictions of the model as it is."""
-    parts = [slice(start, start + CHUNK) for start in range(0, len(times), CHUNK)]
-    return torch.cat([ask(target, inputs[part], times[part], cond[part], None) for part in parts])
 
 
 def _train(target: Target, factors: Sequence[nn.Parameter], lessons: Sequence[Lessons], schedule: Schedule) -> None:

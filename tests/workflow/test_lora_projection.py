@@ -9,10 +9,12 @@ import torch
 
 from erase_plugins.artifacts.edit import LowRank
 from erase_plugins.errors import RequestError
-from erase_plugins.workflow.lora_projection import Weights, _grams, concept_prompts, project, readers
+from erase_plugins.workflow import lora_projection
+from erase_plugins.workflow.lora_projection import Weights, _grams, project, readers
 from erase_plugins.workflow.models import target_of
 
 CONCEPT = "red barn"
+WORDS = ("photo", "blue", "old")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def random_lora(target, groups):
 
 @pytest.fixture(scope="module")
 def new(target, deltas):
-    return project(target, deltas, [CONCEPT], ["yellow duck"], nullcontext)[0]
+    return project(target, deltas, [CONCEPT], ["yellow duck"], WORDS, nullcontext)[0]
 
 
 def answer(factor, rows):
@@ -56,11 +58,11 @@ def test_modules_that_read_text_are_told_from_others(target, deltas, new):
 
 
 def test_the_concept_is_silenced_and_others_stay(target, deltas):
-    """Prompts that were in no sum: what the update adds for the concept falls far more than for other words.
+    """Prompts that were in no sum: what the update adds for the concept falls far more than for what is kept.
 
     Pressed ten times as hard as by default: the rows of this tiny random encoder lie close together.
     """
-    new = project(target, deltas, [CONCEPT], ["yellow duck"], nullcontext, weights=Weights(erase=100.0))[0]
+    new = project(target, deltas, [CONCEPT], ["stone"], WORDS, nullcontext, weights=Weights(erase=100.0))[0]
     cond = target.encode([f"an old {CONCEPT} beside the river", "an old stone beside the river"])
     for place, factor in new.items():
         if place[0] != "unet":
@@ -68,13 +70,13 @@ def test_the_concept_is_silenced_and_others_stay(target, deltas):
         old = deltas[place[0]][place[1]].A
         shares = [answer(factor, rows[4 : last + 1]) / answer(old, rows[4 : last + 1]) for rows, last in
                   zip(cond.embeds, cond.last, strict=True)]  # fmt: skip
-        assert shares[0] < 0.75 * shares[1]
+        assert shares[0] < 0.6 * shares[1]
         assert shares[0] < 0.1
         assert factor.shape == old.shape
 
 
 def test_what_is_named_to_keep_stays_better(target, deltas, new):
-    without = project(target, deltas, [CONCEPT], [], nullcontext)[0]
+    without = project(target, deltas, [CONCEPT], [], WORDS, nullcontext)[0]
     cond = target.encode(["a yellow duck"])
     rows = cond.embeds[0, 1 : cond.last[0] + 1]
     place = next(place for place in new if place[0] == "unet")
@@ -83,9 +85,25 @@ def test_what_is_named_to_keep_stays_better(target, deltas, new):
     assert moved[0] < moved[1]
 
 
+def test_what_is_kept_stands_where_the_concept_stands(target, deltas, monkeypatch):
+    """Words around the concept alone would be taken for it."""
+    real, encoded = lora_projection._grams, []
+
+    def noted(target, deep, prompts, starts):
+        encoded.append(list(prompts))
+        return real(target, deep, prompts, starts)
+
+    monkeypatch.setattr(lora_projection, "_grams", noted)
+    project(target, deltas, [CONCEPT, "shed"], ["yellow duck"], WORDS, nullcontext)
+    named, _, asked, _ = encoded
+    for phrase in (CONCEPT, "shed"):
+        assert [text for text in named if phrase in text] == [text.replace("yellow duck", phrase) for text in asked]
+    assert len(named) == 2 * len(asked) and f"a blue {CONCEPT}" in named
+
+
 def test_other_weights_are_for_the_denoiser_alone(target, deltas, new):
     """The harder the concept's rows are pressed, the more of a factor goes; a weight of nothing leaves all of it."""
-    _, tried = project(target, deltas, [CONCEPT], ["yellow duck"], nullcontext, [0.0, 0.25, Weights().erase])
+    _, tried = project(target, deltas, [CONCEPT], ["yellow duck"], WORDS, nullcontext, [0.0, 0.25, Weights().erase])
     places = {place for place in new if place[0] == "unet"}
     for place in places:
         old = deltas[place[0]][place[1]].A.double()
@@ -100,15 +118,9 @@ def test_the_model_is_left_without_hooks(target, deltas, new):
     assert not any(target.module(ref)._forward_pre_hooks for ref in refs.values())
 
 
-def test_prompts_name_every_phrase(target):
-    pairs = concept_prompts(["red barn", "shed"], 4, target)
-    assert {phrase for _, phrase in pairs} == {"red barn", "shed"}
-    assert all(phrase in prompt for prompt, phrase in pairs)
-
-
 def test_a_concept_without_content_is_refused(target, deltas):
     with pytest.raises(RequestError, match="no content tokens"):
-        project(target, deltas, [""], [], nullcontext)
+        project(target, deltas, [""], [], WORDS, nullcontext)
 
 
 def test_rows_count_from_the_concept_on_and_every_prompt_alike(target):
