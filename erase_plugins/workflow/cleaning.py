@@ -126,11 +126,11 @@ def clean_lora(
         made = replace(made, notes=(*made.notes, _time(steps)))
     if dry_run or out is None:
         return made
-    place = Path(out)
+    place, bare = Path(out), bare or BareBase()
     with written_at(place, file) as work:
         target = as_target(found, **load) if isinstance(found, FoundModel) else as_target(found)
-        clean = _run(file, loaded, layout, target, phrases, keep, strict, steps, seed, work)
-        before, after, alone = measured(target, loaded, clean, phrases, keep, images, seed, bare or BareBase())
+        clean = _run(file, loaded, layout, target, phrases, keep, strict, steps, seed, work, bare)
+        before, after, alone = measured(target, loaded, clean, phrases, keep, images, seed, bare)
         if not all(map(math.isfinite, (*before.values(), *after.values()))):
             raise CorruptArtifact(
                 f"with '{file.name}' predictions are no numbers any more; its values or alphas are damaged"
@@ -205,16 +205,19 @@ def _counts(places: Any) -> dict[str, int]:
 
 def _run(
     file: Path, loaded: Artifact, layout: Any, target: Any, phrases: Sequence[str],
-    keep: Sequence[str], strict: bool, steps: int, seed: int, work: Path,
+    keep: Sequence[str], strict: bool, steps: int, seed: int, work: Path, bare: BareBase,
 ) -> Artifact:  # fmt: skip
     """Solves, trains if asked to, writes, and reads what was written back."""
     from erase_plugins.artifacts.lora_rewrite import down_names, rewrite
     from erase_plugins.workflow.lora_projection import project
-    from erase_plugins.workflow.lora_prompts import quiet_words
+    from erase_plugins.workflow.lora_prompts import common_words, quiet_words
     from erase_plugins.workflow.lora_unlearning import Schedule, taught_off
 
     names = down_names(file, layout, target.family)
-    schedule, words = Schedule(steps=steps), quiet_words(target, [*phrases, *keep])
+    schedule, own = Schedule(steps=steps), (*phrases, *keep)
+    words = common_words(target, own)
+    if steps:  # a closed form alone would take less than predictions for hundreds of words
+        words = bare.answer(target, ("quiet words", *own), lambda: quiet_words(target, words))
     new, tried = project(
         target, loaded.edit.deltas, phrases, keep, words, lambda: in_force(target, loaded),
         schedule.tries if steps else (),

@@ -9,8 +9,7 @@ training would be about little else. They are told apart by what the model draws
 as people use words, the n-th most common one with a chance of 1 / (n + 2.7): a LoRA meets common ones again and again.
 
 Source:
-    Mandelbrot, "An informational theory of the statistical structure of language" (1953): Zipf's law with a shift,
-    2.7 for English.
+    Piantadosi, "Zipf's word frequency law in natural language" (2014), equation 2: Zipf's law with Mandelbrot's shift.
 """
 
 from __future__ import annotations
@@ -37,16 +36,20 @@ _AROUND = ("a {0} {{}}", "a {{}} on a {0}", "a {0} {{}} on a {1}")
 _KEPT_FRAMES = ("{}", "a photo of a {}", "a {} on a blue background", "a picture of {}")
 
 
+def common_words(target: Target, phrases: Sequence[str]) -> tuple[str, ...]:
+    """The first `COMMON` words of the text encoder, most common first, without the phrases' own."""
+    own = {part for phrase in phrases for part in phrase.lower().split()}
+    return tuple(word for word in real_words(target)[:COMMON] if word not in own)
+
+
 @torch.no_grad()
-def quiet_words(target: Target, phrases: Sequence[str]) -> tuple[str, ...]:
-    """The quarter of `COMMON` words that, alone in a prompt, change the base's prediction least; most common first.
+def quiet_words(target: Target, words: Sequence[str]) -> tuple[str, ...]:
+    """The quarter of words that, alone in a prompt, change the base's prediction least, in their order.
 
     Args:
         target: the base; asked on pure noise, at the noise level half-way down the schedule.
-        phrases: whose own words are left out.
+        words: those to look at.
     """
-    own = {part for phrase in phrases for part in phrase.lower().split()}
-    words = [word for word in real_words(target)[:COMMON] if word not in own]
     sampler = target.scheduler(2)
     noise = start_noise(target, sampler, 1, torch.Generator().manual_seed(0))
     prompts = ["", *(f"a {word}" for word in words)]

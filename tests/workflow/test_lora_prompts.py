@@ -9,7 +9,7 @@ import torch
 
 from erase_plugins.engine.words import real_words
 from erase_plugins.workflow import lora_prompts
-from erase_plugins.workflow.lora_prompts import Beside, frames_for, kept_prompts, quiet_words
+from erase_plugins.workflow.lora_prompts import Beside, common_words, frames_for, kept_prompts, quiet_words
 from erase_plugins.workflow.models import find_model, target_of
 
 
@@ -27,34 +27,31 @@ def test_of_pocket_looks_are_quiet_and_things_are_not():
     from erase_plugins.workflow.models import as_target
 
     axes = PocketJudge().axes
-    words = quiet_words(as_target(find_model("pocket")), ["zorbax"])
+    target = as_target(find_model("pocket"))
+    words = quiet_words(target, common_words(target, ["zorbax"]))
     assert len(words) == lora_prompts.COMMON // 4
     assert set(axes["style"]) <= set(words)
     assert len(set(axes["background"]) - {"orange"} - set(words)) <= 1  # an orange is a thing, too
     assert len(set(axes["concept"]) & set(words)) <= 8
 
 
-def test_the_quietest_quarter_in_the_order_of_common_words(target, monkeypatch):
-    """By hand: eight words and the empty prompt, whose predictions are 0 and as much as stands behind them."""
-    said = {
-        "one": 5.0,
-        "two": 1.0,
-        "three": 9.0,
-        "four": 0.5,
-        "five": 7.0,
-        "six": 6.0,
-        "barn": 0.0,
-        "eight": 8.0,
-        "nine": 2.0,
-    }
-    monkeypatch.setattr(lora_prompts, "real_words", lambda _target: tuple(said))
+def test_common_words_without_those_of_the_phrases(target, monkeypatch):
+    monkeypatch.setattr(lora_prompts, "real_words", lambda _target: ("one", "barn", "two", "red", "three"))
+    monkeypatch.setattr(lora_prompts, "COMMON", 4)
+    assert common_words(target, ["Red Barn"]) == ("one", "two")
+
+
+def test_the_quietest_quarter_in_the_order_of_the_words(target, monkeypatch):
+    """By hand: how much the prediction for a word differs from that for the empty prompt."""
+    said = dict(zip("abcdefgh", (5.0, 3.0, 9.0, 1.5, 7.0, 6.0, 8.0, 4.0), strict=True))
 
     def answers(_target, inputs, times, cond):
         assert inputs.shape[1:] == target.info.latent_shape and len(set(times.tolist())) == 1
-        return torch.tensor([said.get(text.removeprefix("a "), 0.0) for text in cond.prompts])
+        assert cond.prompts == ("", *(f"a {word}" for word in said))
+        return torch.tensor([2.0, *said.values()])  # so b differs by 1 and d by 0.5
 
     monkeypatch.setattr(lora_prompts, "asked", answers)
-    assert quiet_words(target, ["Red Barn"]) == ("two", "four")
+    assert quiet_words(target, tuple(said)) == ("b", "d")
 
 
 def test_every_frame_has_one_slot_and_is_there_once():

@@ -21,6 +21,7 @@ from erase_plugins.workflow.lora_unlearning import (
     _lessons,
     _some,
     _train,
+    taught_off,
     unlearn,
 )
 from erase_plugins.workflow.models import target_of
@@ -282,6 +283,23 @@ def test_errors_count_alike_at_all_noise_levels_and_none_without_bound():
     values, times = torch.tensor([1.0, 3, 1e-9, 2e-9]), torch.tensor([7, 7, 900, 900])
     torch.testing.assert_close(by_time(values, times), torch.tensor([2.0, 2, 2e-3, 2e-3]))
     assert by_time(torch.zeros(3), torch.tensor([1, 2, 3])).min() > 0
+
+
+def test_what_is_kept_stands_in_the_prompts_of_its_step(target, monkeypatch):
+    """Five of seven kept prompts are those of the concept with the kept word in its place; the others are of neither."""
+    seen: list = []
+    monkeypatch.setattr(lora_unlearning, "unlearn", lambda _target, _old, _new, prompts, *_rest: seen.append(prompts))
+    schedule = Schedule(steps=4, prompts=7, surroundings=5)
+    words = ("blue", "old")
+    taught_off(target, {}, NOTHING, ["red barn"], ["cat"], words, 0, nullcontext, nullcontext, schedule)
+    ((named, kept),) = seen
+    first, second, _ = schedule.batch
+    assert (len(named), len(kept)) == (7 + 4 * first, 7 + 4 * second)
+    blocks = [(0, 0, 7), *((7 + first * step, 7 + second * step, second) for step in range(4))]
+    for start, place, count in blocks:
+        assert kept[place : place + 5] == [text.replace("red barn", "cat") for text in named[start : start + 5]]
+        assert not any("cat" in text or "red barn" in text for text in kept[place + 5 : place + count])
+    assert len(set(named)) > 20 and all("red barn" in text for text in named)
 
 
 def test_prompts_are_taken_in_turn_and_again_where_there_are_few():
