@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from erase_plugins.engine.stop_words import stopped
-from erase_plugins.engine.words import real_words
+from erase_plugins.engine.words import own_words, real_words
 from erase_plugins.families.base import Target
 from erase_plugins.types import Concept
 
@@ -21,7 +21,7 @@ _WITH, _WITHOUT = 0.05, 0.95
 def with_and_without(target: Target, concepts: Sequence[Concept], words: int) -> tuple[list[str], list[str]]:
     """Prompts with any of the concepts, and prompts with other common words; the empty prompt is among the latter."""
     phrases = [phrase for concept in concepts for phrase in (concept.text, *concept.prompts)]
-    own = {part for phrase in phrases for part in phrase.lower().split()}
+    own = own_words(phrases)
     known = real_words(target)
     barred = stopped(known, concepts)
     others = [word for word in known if word not in own and word not in barred][:words]

@@ -34,6 +34,11 @@ def most_words() -> int:
     return sum(map(len, listed().values()))
 
 
+def own_words(phrases: Iterable[str]) -> set[str]:
+    """The words that phrases are made of, in lower case."""
+    return {word for phrase in phrases for word in phrase.lower().split()}
+
+
 def real_words(target: TextEncoder | CausalLM) -> tuple[str, ...]:
     """Words that the model knows: those of every kind in turn, the more common of a kind first."""
     return known_words(target.vocabulary())

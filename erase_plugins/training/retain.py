@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from erase_plugins.engine.vocabulary import Vocabulary
+from erase_plugins.engine.words import own_words
 from erase_plugins.families.base import Target
 from erase_plugins.types import Concept
 
@@ -31,7 +32,7 @@ def keep_words(
     if count == 0:
         return ()
     table = Vocabulary.whole(target)
-    own = {word for phrase in phrases for word in phrase.lower().split()}
+    own = own_words(phrases)
     cond = target.rows(list(phrases))
     closest = table.near(cond, -2.0)
     barred = own | set(table.not_kept(cond, near, concepts))

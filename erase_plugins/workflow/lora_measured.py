@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from erase_plugins.artifacts.artifact import Artifact
+from erase_plugins.engine.words import own_words
 from erase_plugins.errors import Unsupported
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def measured(
     from erase_plugins.evaluation.lora_effect import predictions, relative, shown
 
     named = [frame.format(phrase) for phrase in phrases for frame in ("a {}", "a photo of a {}", "a {} on a table")]
-    own = {part for phrase in phrases for part in phrase.lower().split()}
+    own = own_words(phrases)
     others = [f"a photo of {word}" for word in keep] + [text for text in _OTHERS if own.isdisjoint(text.split())]
 
     def look(state: Artifact | None) -> tuple[list[Tensor], float | None]:

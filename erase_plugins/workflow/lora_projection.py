@@ -39,17 +39,13 @@ class Weights:
         erase: of the concept's rows, one prompt's worth.
         keep: of the kept rows, one prompt's worth.
         lam_share: ridge term, in units of the system's mean diagonal.
-        words: common words of the text encoder that stay.
         surroundings: further prompts in which other words stand around the concept and around what is to be kept.
-        near: closeness from which a common word counts as the concept and is not kept.
     """
 
     erase: float = 10.0
     keep: float = 1.0
     lam_share: float = 1e-4
-    words: int = 400
     surroundings: int = 48
-    near: float = 0.85
 
 
 def readers(info: ModelSpec, deltas: Mapping[str, Mapping[str, Delta]]) -> tuple[dict[Place, ModuleRef], list[Place]]:
@@ -106,7 +102,7 @@ def project(
     named = [(frame.format(phrase), phrase) for phrase in phrases for frame in frames]
     prompts = [prompt for prompt, _ in named]
     starts = [token_rows(target, prompt, phrase)[0] for prompt, phrase in named]
-    stay = kept_prompts(target, phrases, weights.words, weights.near)
+    stay = kept_prompts(target, phrases)
     asked = [frame.format(word) for word in keep for frame in frames]
     erased = _grams(target, deep, prompts, starts)
     with lora():

@@ -22,7 +22,7 @@ import torch
 from erase_plugins.engine.prompt_templates import CAPTIONS, FRAMES
 from erase_plugins.engine.trajectories import start_noise
 from erase_plugins.engine.vocabulary import Vocabulary, projection_gram
-from erase_plugins.engine.words import real_words
+from erase_plugins.engine.words import own_words, real_words
 from erase_plugins.families.base import Target
 from erase_plugins.workflow.lora_states import asked, encoded
 
@@ -38,7 +38,7 @@ _KEPT_FRAMES = ("{}", "a photo of a {}", "a {} on a blue background", "a picture
 
 def common_words(target: Target, phrases: Sequence[str]) -> tuple[str, ...]:
     """The first `COMMON` words of the text encoder, most common first, without the phrases' own."""
-    own = {part for phrase in phrases for part in phrase.lower().split()}
+    own = own_words(phrases)
     return tuple(word for word in real_words(target)[:COMMON] if word not in own)
 
 
@@ -87,8 +87,7 @@ def kept_prompts(target: Target, phrases: Sequence[str], words: int = 400, near:
         near: closeness from which a word counts as the concept and is left out.
     """
     known = Vocabulary.of(target, words, projection_gram(target))
-    own = {part for phrase in phrases for part in phrase.lower().split()}
-    close = set(known.near(target.encode(list(phrases)), near)) | own
+    close = own_words(phrases).union(known.near(target.encode(list(phrases)), near))
     common = (word for word in known.words if word not in close)
     return ["", *(frame.format(word) for frame, word in zip(cycle(_KEPT_FRAMES), common))]
 
