@@ -34,6 +34,7 @@ from erase_plugins.families.capabilities import DENOISER
 from erase_plugins.workflow.lora_features import Inputs, taken_off
 from erase_plugins.workflow.lora_prompts import Beside, frames_for, kept_prompts
 from erase_plugins.workflow.lora_states import CHUNK, Lessons, States, asked, by_time, encoded, joined
+from erase_plugins.workflow.lora_whitening import White, steps_on
 
 if TYPE_CHECKING:
     from erase_plugins.families.base import Target
@@ -68,7 +69,7 @@ class Schedule:
     steps: int = 100
     batch: tuple[int, int, int] = (5, 7, 4)
     rate: float = 0.02
-    keep: float = 2.0
+    keep: float = 3.0
     prompts: int = 48
     surroundings: int = 192
     sampler: int = 8
@@ -154,21 +155,23 @@ def unlearn(
     # guidance g adds g times the error with the prompt and g - 1 times that without
     silent = (guidance / max(guidance - 1, 1e-3)) ** 2
     empty = [""] * (schedule.steps * schedule.batch[2])
-    modules = _textless(target, old, new[0])
-    reads, stays = (Inputs(modules, generator) for _ in range(2))
+    slots = _slots(target, old)
+    reads, stays = (Inputs({place: slot.module for place, slot in slots.items()}, generator) for _ in range(2))
     with reads.listening(len(named) - count):
         off = _lessons(target, gone, named[count:], nullcontext, solved, 1.0, generator)
     with stays.listening(len(kept) - count + len(empty)):
         same = _lessons(target, stay, kept[count:], lora, solved, 1 / schedule.keep, generator)
         idle = _lessons(target, stay, empty, lora, solved, silent / schedule.keep, generator)
     lessons = (off, same, idle)
+    textless = [place for place in slots if place not in new[0]]
     starts = [
-        {**_solved(old, reads, stays, weight), **factors} for weight, factors in zip(schedule.tries, new, strict=True)
+        {**_solved(old, textless, reads, stays, weight), **factors}
+        for weight, factors in zip(schedule.tries, new, strict=True)
     ]
-    slots = _slots(target, old)
+    factors = [(slot.A, _white(slot.A, reads.rows(place), stays.rows(place))) for place, slot in slots.items()]
     with Trainable(target, list(slots.values())):
         _begin(target, slots, starts, lessons, schedule)
-        _train(target, [slot.A for slot in slots.values()], lessons, schedule)
+        steps_on(factors, schedule.steps, schedule.rate, lambda step: _error(target, lessons, step, schedule))
     return {place: slot.A.detach().cpu().double() for place, slot in slots.items()}
 
 
@@ -191,23 +194,22 @@ def _begin(
     take(min(starts, key=left))
 
 
-def _textless(
-    target: Target, old: Mapping[str, Mapping[str, Delta]], new: Mapping[Place, Tensor]
-) -> dict[Place, nn.Module]:
-    """Modules of the denoiser that the LoRA changes and that the closed form on prompts left as they were."""
-    refs = {(ref.component, ref.weight): ref for ref in target.info.refs}
-    places = [(part, key) for part in target.info.components(DENOISER) for key in old.get(part, {})]
-    return {place: target.module(refs[place]) for place in places if place not in new}
-
-
-def _solved(old: Mapping[str, Mapping[str, Delta]], named: Inputs, kept: Inputs, erase: float) -> dict[Place, Tensor]:
+def _solved(
+    old: Mapping[str, Mapping[str, Delta]], places: Sequence[Place], named: Inputs, kept: Inputs, erase: float
+) -> dict[Place, Tensor]:
     """ "Down" factors by the closed form on what modules read."""
     found = {}
-    for place in named.modules:
+    for place in places:
         delta, rows, others = old[place[0]][place[1]], named.rows(place), kept.rows(place)
         if isinstance(delta, LowRank) and rows is not None and others is not None and rows.shape[1] == delta.A.shape[1]:
             found[place] = taken_off(delta.A, rows, others, erase)
     return found
+
+
+def _white(factor: Tensor, *read: Tensor | None) -> White | None:
+    """Of a module that was called, and reads what its factor is for."""
+    rows = [part for part in read if part is not None and part.shape[1] == factor.shape[1]]
+    return White.of(torch.cat(rows), factor.device) if rows else None
 
 
 def _slots(target: Target, old: Mapping[str, Mapping[str, Delta]]) -> dict[Place, LoraSlot]:
@@ -256,20 +258,6 @@ def _lessons(
         wanted = asked(target, inputs, times, encoded(target, prompts))
     with solved():
         return Lessons(inputs, times, unit * states.sizes[rows], encoded(target, prompts), wanted)
-
-
-def _train(target: Target, factors: Sequence[nn.Parameter], lessons: Sequence[Lessons], schedule: Schedule) -> None:
-    """Every lesson once."""
-    optimizer = torch.optim.Adam(
-        {"params": [factor], "lr": schedule.rate * float(factor.detach().abs().mean().clamp_min(1e-6))}
-        for factor in factors
-    )
-    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, schedule.steps)
-    for step in range(schedule.steps):
-        optimizer.zero_grad()
-        _error(target, lessons, step, schedule).backward()
-        optimizer.step()
-        falling.step()
 
 
 def _error(target: Target, lessons: Sequence[Lessons], step: int, schedule: Schedule) -> Tensor:
