@@ -7,7 +7,8 @@ the usual scripts do it, or on those only that read text, with the base's own pi
 that the text encoder does not know, and is saved as diffusers saves it. All are trained for the same number of steps;
 with ``--learnt`` one that does not draw both words by then is trained on until it does. Then one word is taken out,
 without saying anything about the other one and with it named in ``keep``, and both words are drawn with prompts and
-seeds that training has not seen. A judge says what is in a picture. LoRAs and counts lie in ``--work``; a killed run
+seeds that training has not seen, by the base alone, too: words mean little to it, not nothing. A judge says what is in a
+picture. LoRAs and counts lie in ``--work``; a killed run
 goes on where it was. All of it in float32: bfloat16 takes more than twice as long on processors without units for it.
 """
 
@@ -41,9 +42,12 @@ RANK, STEPS, BATCH, RATE, DRAWN = 4, 180, 8, 2e-3, 24
 #: pictures by prompts of their own, or up to so many steps
 MORE, LEARNT, MOST = 60, 0.9, 900
 #: training steps of the last way
-TRAINED = 100
+TRAINED = 200
+#: of WAYS: no LoRA at all
+BASE = "base"
 #: way -> (other word kept, strict, steps); None is the LoRA as it was
 WAYS = {
+    BASE: None,
     "before": None,
     "cleaned": (False, False, 0),
     "cleaned, other word kept": (True, False, 0),
@@ -82,6 +86,7 @@ def row(number: int, work: Path, pictures: int, wanted: list[str], learnt: bool 
         if way in made or way not in wanted:
             continue
         file = lora if how is None else cleaned(lora, word, [other] if how[0] else [], how, work / f"{number}-out")
+        file = None if way == BASE else file
         made[way] = [shown(file, text, label, pictures) for text, label in ((word, concept), (other, its))]
         place.write_text(json.dumps(made), encoding="utf-8")
         counts = ", ".join(f"{sum(seen)} of {len(seen)}" for seen in made[way])
@@ -161,7 +166,7 @@ def cleaned(lora: Path, word: str, keep: list[str], how: tuple[bool, bool, int],
     return file
 
 
-def shown(lora: Path, word: str, label: str, pictures: int) -> list[int]:
+def shown(lora: Path | None, word: str, label: str, pictures: int) -> list[int]:
     """For each picture by the word, 1 where the judge sees the concept, else 0."""
     with loaded(lora) as pipe:
         return seen(pipe, word, label, pictures, 90)
@@ -180,12 +185,13 @@ def seen(pipe: Any, word: str, label: str, pictures: int, seed: int) -> list[int
 
 
 @contextmanager
-def loaded(lora: Path) -> Iterator[Any]:
-    """pocket with a LoRA, as stock diffusers loads it."""
+def loaded(lora: Path | None) -> Iterator[Any]:
+    """pocket with a LoRA, as stock diffusers loads it, or without one."""
     import erase_plugins as ep
 
     pipe = ep.load("pocket")
-    pipe.load_lora_weights(str(lora))
+    if lora:
+        pipe.load_lora_weights(str(lora))
     try:
         yield pipe
     finally:
