@@ -7,9 +7,9 @@ the usual scripts do it, or on those only that read text, with the base's own pi
 that the text encoder does not know, and is saved as diffusers saves it. All are trained for the same number of steps;
 with ``--learnt`` one that does not draw both words by then is trained on until it does. Then one word is taken out,
 without saying anything about the other one and with it named in ``keep``, and both words are drawn with prompts and
-seeds that training has not seen, by the base alone, too: words mean little to it, not nothing. A judge says what is in a
-picture. LoRAs and counts lie in ``--work``; a killed run
-goes on where it was. All of it in float32: bfloat16 takes more than twice as long on processors without units for it.
+seeds that training has not seen, by the base alone, too: words mean little to it, not nothing. A judge says what is in
+a picture. LoRAs and counts lie in ``--work``; a killed run goes on where it was. All of it in float32: bfloat16 takes
+more than twice as long on processors without units for it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ RANK, STEPS, BATCH, RATE, DRAWN = 4, 180, 8, 2e-3, 24
 #: pictures by prompts of their own, or up to so many steps
 MORE, LEARNT, MOST = 60, 0.9, 900
 #: training steps of the last way
-TRAINED = 200
+TRAINED = 100
 #: of WAYS: no LoRA at all
 BASE = "base"
 #: way -> (other word kept, strict, steps); None is the LoRA as it was
@@ -85,8 +85,9 @@ def row(number: int, work: Path, pictures: int, wanted: list[str], learnt: bool 
     for way, how in WAYS.items():
         if way in made or way not in wanted:
             continue
-        file = lora if how is None else cleaned(lora, word, [other] if how[0] else [], how, work / f"{number}-out")
-        file = None if way == BASE else file
+        file: Path | None = None if way == BASE else lora
+        if how:
+            file = cleaned(lora, word, [other] if how[0] else [], how, work / f"{number}-out")
         made[way] = [shown(file, text, label, pictures) for text, label in ((word, concept), (other, its))]
         place.write_text(json.dumps(made), encoding="utf-8")
         counts = ", ".join(f"{sum(seen)} of {len(seen)}" for seen in made[way])

@@ -14,7 +14,7 @@ apart (`lora_prompts`). And training begins near its end: from the closed forms,
 and on what they read at the states that the teacher is asked at for others (`lora_features`). How hard these press is
 settled for every LoRA: of several weights the one from which the training has least left to do. Alone, a closed form
 has to press hard, since nothing comes after it; before a training that costs the rest of the LoRA what the training
-need not take.
+need not take. How steps are taken stands in `lora_whitening`.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Schedule:
     steps: int = 100
     batch: tuple[int, int, int] = (5, 7, 4)
     rate: float = 0.02
-    keep: float = 3.0
+    keep: float = 2.0
     prompts: int = 48
     surroundings: int = 192
     sampler: int = 8

@@ -165,6 +165,22 @@ def test_what_reads_no_text_begins_from_the_closed_form_on_what_it_reads(target,
     torch.testing.assert_close(made["unet", text.weight], solved.double(), **near)
 
 
+def test_factors_are_trained_in_white_coordinates_of_all_that_is_read(target, monkeypatch):
+    """Of layers that read text, too: rows of the concept's prompts, of those that stay, and of the empty one."""
+    seen: list = []
+    monkeypatch.setattr(lora_unlearning, "steps_on", lambda factors, *_rest: seen.extend(factors))
+    monkeypatch.setattr(lora_unlearning.White, "of", lambda rows, _device: rows)
+    schedule = Schedule(steps=2, prompts=1, sampler=2)
+    named, kept = (["a barn"] * (1 + 2 * count) for count in schedule.batch[:2])
+    unlearn(target, low_rank(target)[0], NOTHING, (named, kept), (nullcontext, nullcontext), schedule, 0)
+    ((_, rows),) = seen
+    with torch.no_grad():
+        barn, empty = (target.encode_live(target.tokens([text])).embeds[0] for text in ("a barn", ""))
+    from_barn, from_empty = ((rows[:, None] - known).norm(dim=-1).amin(1) for known in (barn, empty))
+    assert torch.minimum(from_barn, from_empty).max() < 1e-4
+    assert from_barn.max() > 1e-2 and from_empty.max() > 1e-2
+
+
 def test_who_teaches_what_and_how_much_an_error_counts(target, monkeypatch):
     """Guidance g puts g times the error with a prompt and g - 1 times that without into a picture: an error of the
     silent side counts ((g - 1) / g)^2 of the other's, 9/16 at 4, and what is to stay ``keep`` times as much."""
