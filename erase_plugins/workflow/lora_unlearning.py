@@ -207,8 +207,8 @@ def _solved(
 
 
 def _white(factor: Tensor, *read: Tensor | None) -> White | None:
-    """Of a module that was called, and reads what its factor is for."""
-    rows = [part for part in read if part is not None and part.shape[1] == factor.shape[1]]
+    """Of a module that was called, reads what its factor is for, and numbers: a damaged LoRA is refused later."""
+    rows = [part for part in read if part is not None and part.shape[1] == factor.shape[1] and part.isfinite().all()]
     return White.of(torch.cat(rows), factor.device) if rows else None
 
 

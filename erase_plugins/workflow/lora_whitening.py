@@ -42,6 +42,7 @@ class White:
     def of(cls, rows: Tensor, device: torch.device) -> White:
         """From at most `ROWS` of the rows (n, in), taken at equal distances; kept on a device."""
         axes, values, _ = torch.linalg.svd(rows[:: max(1, ceil(len(rows) / ROWS))].T, full_matrices=False)
+        values = values / values.max().clamp_min(1e-30)  # squares of large ones would be infinite
         mean = values.square().sum() / rows.shape[1]
         sizes = values.square() / mean if mean > 0 else values
         return cls(axes.to(device), (sizes + _SHARE).to(device))

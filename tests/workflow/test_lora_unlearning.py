@@ -21,6 +21,7 @@ from erase_plugins.workflow.lora_unlearning import (
     _error,
     _lessons,
     _some,
+    _white,
     taught_off,
     unlearn,
 )
@@ -179,6 +180,12 @@ def test_factors_are_trained_in_white_coordinates_of_all_that_is_read(target, mo
     from_barn, from_empty = ((rows[:, None] - known).norm(dim=-1).amin(1) for known in (barn, empty))
     assert torch.minimum(from_barn, from_empty).max() < 1e-4
     assert from_barn.max() > 1e-2 and from_empty.max() > 1e-2
+
+
+def test_what_is_read_is_left_out_where_it_is_no_number_or_of_another_width():
+    factor, rows = torch.ones(2, 3), torch.ones(4, 3)
+    assert _white(factor, rows, None) is not None
+    assert _white(factor, None, torch.full((4, 3), torch.nan), torch.ones(4, 5)) is None
 
 
 def test_who_teaches_what_and_how_much_an_error_counts(target, monkeypatch):

@@ -46,6 +46,12 @@ def test_rows_are_thinned_and_none_of_them_leave_a_factor_as_it_is_up_to_one_sca
     torch.testing.assert_close(white.times(white.times(factor, 0.5), -0.5), factor)
 
 
+def test_the_size_of_what_is_read_does_not_matter():
+    rows = random(30, 6)
+    for scale in (1e-25, 1e25):
+        torch.testing.assert_close(White.of(scale * rows, CPU).sizes, White.of(rows, CPU).sizes, rtol=1e-3, atol=1e-4)
+
+
 def left(whitened):
     """What 100 steps leave to learn where named and kept inputs, of eight entries, differ by little of what they share.
 
