@@ -113,14 +113,19 @@ def test_edges_that_never_open_never_fail():
 
 
 def test_one_pass_beats_a_plain_loop():
-    """The whole curve from one pass: about 20 times quicker than plain Python, both measured here; 5 on a busy machine."""
-    graph = syndrome_graph("6ring", 12)
+    """The whole curve from one pass: at least 20 times quicker than plain Python, both measured here, side by side.
+
+    The best of five rounds: on a busy machine single ones are off by a tenth.
+    """
+    graph, rng = syndrome_graph("6ring", 12), np.random.default_rng(0)
     sample_loops(graph, 10, seed(), 1)
-    started = time.process_time()
-    sample_loops(graph, 4000, seed(), 1)
-    quick = (time.process_time() - started) / 4000
-    rng = np.random.default_rng(0)
-    started = time.process_time()
-    for _ in range(20):
-        plain_first_loop(graph, rng.permutation(graph.edges).tolist())
-    assert (time.process_time() - started) / 20 > 5 * quick
+    ratios = []
+    for _ in range(5):
+        started = time.process_time()
+        sample_loops(graph, 4000, seed(), 1)
+        quick = (time.process_time() - started) / 4000
+        started = time.process_time()
+        for _ in range(20):
+            plain_first_loop(graph, rng.permutation(graph.edges).tolist())
+        ratios.append((time.process_time() - started) / 20 / quick)
+    assert max(ratios) > 20
