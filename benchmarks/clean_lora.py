@@ -34,6 +34,18 @@ PAIRS = (
     (("fibbul", "tractor"), ("uxmar", "strawberry")),
     (("yondle", "skull"), ("bresk", "giraffe")),
     (("hoqua", "piano"), ("lirten", "mushroom")),
+    # settings were compared on the ten above and on others, none on those below: concepts and words are drawn by lot,
+    # another word where the base draws the concept for it in any of 48 pictures
+    (("klirum", "cat"), ("sorut", "dolphin")),
+    (("gulur", "cherries"), ("bikep", "cow")),
+    (("dorik", "clown"), ("nodes", "chocolate")),
+    (("sisok", "beer"), ("kufix", "blood")),
+    (("sozes", "carrot"), ("drepir", "goat")),
+    (("delat", "avocado"), ("fuvun", "mermaid")),
+    (("zelan", "cigarette"), ("storar", "spider")),
+    (("lipur", "taxi"), ("kogid", "bus")),
+    (("jugar", "fries"), ("bemax", "pizza")),
+    (("plozur", "snowman"), ("gakas", "ramen")),
 )
 #: what the usual training scripts put a LoRA on, and only what reads text
 LAYERS = {"attention": ("to_q", "to_k", "to_v", "to_out.0"), "text": ("attn2.to_k", "attn2.to_v")}
@@ -42,7 +54,7 @@ RANK, STEPS, BATCH, RATE, DRAWN = 4, 180, 8, 2e-3, 24
 #: pictures by prompts of their own, or up to so many steps
 MORE, LEARNT, MOST = 60, 0.9, 900
 #: training steps of the last way
-TRAINED = 100
+TRAINED = 200
 #: of WAYS: no LoRA at all
 BASE = "base"
 #: way -> (other word kept, strict, steps); None is the LoRA as it was

@@ -69,7 +69,7 @@ class Schedule:
     steps: int = 100
     batch: tuple[int, int, int] = (5, 7, 4)
     rate: float = 0.02
-    keep: float = 2.0
+    keep: float = 3.0
     prompts: int = 48
     surroundings: int = 192
     sampler: int = 8
