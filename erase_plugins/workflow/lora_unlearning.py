@@ -163,12 +163,12 @@ def unlearn(
         same = _lessons(target, stay, kept[count:], lora, solved, 1 / schedule.keep, generator)
         idle = _lessons(target, stay, empty, lora, solved, silent / schedule.keep, generator)
     lessons = (off, same, idle)
-    textless = [place for place in slots if place not in new[0]]
+    rows = {place: _fitting(slot.A, reads.rows(place), stays.rows(place)) for place, slot in slots.items()}
+    textless = {place: rows[place] for place in slots if place not in new[0]}
     starts = [
-        {**_solved(old, textless, reads, stays, weight), **factors}
-        for weight, factors in zip(schedule.tries, new, strict=True)
+        {**_solved(old, textless, weight), **factors} for weight, factors in zip(schedule.tries, new, strict=True)
     ]
-    factors = [(slot.A, _white(slot.A, reads.rows(place), stays.rows(place))) for place, slot in slots.items()]
+    factors = [(slot.A, _white(slot.A, rows[place])) for place, slot in slots.items()]
     with Trainable(target, list(slots.values())):
         _begin(target, slots, starts, lessons, schedule)
         steps_on(factors, schedule.steps, schedule.rate, lambda step: _error(target, lessons, step, schedule))
@@ -194,22 +194,27 @@ def _begin(
     take(min(starts, key=left))
 
 
+def _fitting(factor: Tensor, *read: Tensor | None) -> list[Tensor]:
+    """Of the rows (n, in) that a module read, those as wide as its factor; none where it was not called."""
+    return [rows for rows in read if rows is not None and rows.shape[1] == factor.shape[1]]
+
+
 def _solved(
-    old: Mapping[str, Mapping[str, Delta]], places: Sequence[Place], named: Inputs, kept: Inputs, erase: float
+    old: Mapping[str, Mapping[str, Delta]], rows: Mapping[Place, Sequence[Tensor]], erase: float
 ) -> dict[Place, Tensor]:
-    """ "Down" factors by the closed form on what modules read."""
+    """ "Down" factors by the closed form on what modules read with the concept and without it."""
     found = {}
-    for place in places:
-        delta, rows, others = old[place[0]][place[1]], named.rows(place), kept.rows(place)
-        if isinstance(delta, LowRank) and rows is not None and others is not None and rows.shape[1] == delta.A.shape[1]:
-            found[place] = taken_off(delta.A, rows, others, erase)
+    for place, read in rows.items():
+        delta = old[place[0]][place[1]]
+        if isinstance(delta, LowRank) and len(read) == 2:
+            found[place] = taken_off(delta.A, *read, erase)
     return found
 
 
-def _white(factor: Tensor, *read: Tensor | None) -> White | None:
-    """Of a module that was called, reads what its factor is for, and numbers: a damaged LoRA is refused later."""
-    rows = [part for part in read if part is not None and part.shape[1] == factor.shape[1] and part.isfinite().all()]
-    return White.of(torch.cat(rows), factor.device) if rows else None
+def _white(factor: Tensor, read: Sequence[Tensor]) -> White | None:
+    """From the rows that are numbers: a damaged LoRA is refused later."""
+    finite = [rows for rows in read if rows.isfinite().all()]
+    return White.of(torch.cat(finite), factor.device) if finite else None
 
 
 def _slots(target: Target, old: Mapping[str, Mapping[str, Delta]]) -> dict[Place, LoraSlot]:

@@ -19,6 +19,7 @@ from erase_plugins.workflow.lora_unlearning import (
     _begin,
     _drawn,
     _error,
+    _fitting,
     _lessons,
     _some,
     _white,
@@ -184,8 +185,9 @@ def test_factors_are_trained_in_white_coordinates_of_all_that_is_read(target, mo
 
 def test_what_is_read_is_left_out_where_it_is_no_number_or_of_another_width():
     factor, rows = torch.ones(2, 3), torch.ones(4, 3)
-    assert _white(factor, rows, None) is not None
-    assert _white(factor, None, torch.full((4, 3), torch.nan), torch.ones(4, 5)) is None
+    assert _white(factor, _fitting(factor, rows, None)) is not None
+    assert _fitting(factor, None, torch.ones(4, 5)) == []
+    assert _white(factor, []) is None and _white(factor, [torch.full((4, 3), torch.nan)]) is None
 
 
 def test_who_teaches_what_and_how_much_an_error_counts(target, monkeypatch):
