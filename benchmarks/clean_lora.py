@@ -62,7 +62,7 @@ WAYS = {
     BASE: None,
     "before": None,
     "cleaned": (False, False, 0),
-    "cleaned, other word kept": (True, False, 0),
+    "cleaned with the other word kept": (True, False, 0),
     "strict": (True, True, 0),
     "trained": (True, False, TRAINED),
 }

@@ -27,7 +27,7 @@ from erase_plugins.errors import RequestError
 @click.option("--keep", multiple=True, metavar="TEXT", help="What the LoRA must go on drawing; repeatable.")
 @click.option("--strict", is_flag=True, help="Also switch off layers that read no text; the rest gets weaker.")
 @click.option("--steps", type=click.IntRange(0), default=0, show_default=True,
-              help="Training steps after the closed form; 100 reach layers that read no text.")  # fmt: skip
+              help="Training steps after the closed form; 200 reach layers that read no text.")  # fmt: skip
 @click.option("--base", "--model", "base", required=True, metavar="MODEL", help="Model that the LoRA is for.")
 @click.option("--revision", help="Hub revision of the model.")
 @dtype_option
