@@ -18,6 +18,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,16 @@ class KeywordGuard:
         if self.private or self._named(form) or (exact(form) if self.normaliser > _UNMARKED else
                                                  self.normaliser > _SPACED and _SIGN.search(form)):  # fmt: skip
             return self._named(form)
-        return any(_close(form, mark) for mark in self.marks if len(mark) >= 6)
+        seen, long = _seen(form), len(form)
+        return long >= 5 and any(
+            abs(long - len(mark)) <= most and (seen ^ others).bit_count() <= 2 * most and distance(form, mark) <= most
+            for mark, most, others in self._misspelt
+        )
+
+    @cached_property
+    def _misspelt(self) -> tuple[tuple[str, int, int], ...]:
+        """Keywords of six letters or more: one of less than eight may be one slip away, another one two."""
+        return tuple((mark, 1 if len(mark) < 8 else 2, _seen(mark)) for mark in self.marks if len(mark) >= 6)
 
     # ---- file --------------------------------------------------------------------------------------------------
 
@@ -256,10 +266,12 @@ def _numbers(word: str) -> tuple[str, ...]:
     return (word, f"{word}s", f"{word}es", *([f"{word[:-1]}ies"] if word.endswith("y") else []))
 
 
-def _close(form: str, mark: str) -> bool:
-    """Whether a word of five letters or more is one slip away, of a longer one two."""
-    most = 1 if len(mark) < 8 else 2
-    return len(form) >= 5 and abs(len(form) - len(mark)) <= most and distance(form, mark) <= most
+def _seen(form: str) -> int:
+    """Which letters a word has, as bits: a slip changes two at most, so that few pairs have to be measured."""
+    found = 0
+    for sign in form:
+        found |= 1 << ord(sign) % 64
+    return found
 
 
 def distance(one: str, other: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 
 import pytest
 
@@ -74,6 +75,22 @@ def test_slips_are_found_by_public_guards_only():
 )  # fmt: skip
 def test_distance(one, other, steps):
     assert distance(one, other) == distance(other, one) == steps
+
+
+def test_no_slip_is_missed_by_looking_at_letters_first():
+    """Of every keyword that slips lead to, as far away as it may be, and of words that are too far away."""
+    draw, signs = random.Random(0), "abcdefgh\u0430\u0431\u0432\u03b1"
+    for _ in range(300):
+        mark = "".join(draw.choices(signs, k=draw.randint(6, 11)))
+        guard, most = KeywordGuard("x", frozenset([mark])), 1 if len(mark) < 8 else 2
+        form = list(mark)
+        for _ in range(draw.randint(0, 4)):
+            at, sign = draw.randrange(len(form) - 1), draw.choice(signs)
+            form[at : at + 2] = draw.choice(
+                [[form[at + 1], form[at]], [form[at]], [sign, form[at + 1]], [sign, *form[at : at + 2]]]
+            )
+        near = len(form) >= 5 and distance("".join(form), mark) <= most
+        assert guard._meant("".join(form)) == near, (mark, form)
 
 
 def test_a_private_file_names_nobody_and_needs_its_key(tmp_path):

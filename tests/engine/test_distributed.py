@@ -29,7 +29,7 @@ from erase_plugins.workflow.models import target_of
 from erase_plugins.testing.tiny import tiny_sd1
 
 ep.erase(target_of(tiny_sd1(), "tiny"), "pizza", "esd", options={OPTIONS!r}, out=sys.argv[1])
-print("processes", processes())
+os.write(1, b"processes %d\\n" % processes())  # at once: both write to one pipe
 """
 
 
