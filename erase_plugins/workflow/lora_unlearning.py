@@ -66,7 +66,7 @@ class Schedule:
         probed: steps on whose states and prompts that is settled.
     """
 
-    steps: int = 100
+    steps: int = 200
     batch: tuple[int, int, int] = (5, 7, 4)
     rate: float = 0.02
     keep: float = 3.0
