@@ -207,7 +207,8 @@ def _solved(
     for place, read in rows.items():
         delta = old[place[0]][place[1]]
         if isinstance(delta, LowRank) and len(read) == 2:
-            found[place] = taken_off(delta.A, *read, erase)
+            named, kept = read
+            found[place] = taken_off(delta.A, named, kept, erase)
     return found
 
 
