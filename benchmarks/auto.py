@@ -74,7 +74,7 @@ def row(
     facts = {"label": label + told, "seconds": seconds, "change": stick.change(artifact), "values": [], "parts": {}}
     if facts["change"] <= most:
         found = stick.measure(artifact)
-        facts |= {"left": found.left, "parts": found.parts, "values": left(found.seen, stick.base)}
+        facts |= {"left": found.left, "parts": found.parts, "values": list(found.values)}
     place.write_text(json.dumps(facts), encoding="utf-8")
     return facts
 
@@ -99,13 +99,6 @@ def yardstick(concept: str, images: int) -> Any:
     from erase_plugins.workflow.models import as_target
 
     return Yardstick(as_target("pocket"), Concept(concept), judges=[PocketJudge()], images=images, seed=SEED)
-
-
-def left(seen: Any, base: Any) -> list[float]:
-    """One value per picture, whose mean is what is left; every kind of prompt counts alike."""
-    share = sum(base.values())
-    pictures = zip(*seen.values(), strict=True)
-    return [sum(values) / share for values in pictures]
 
 
 def beats(item: dict[str, Any], auto: dict[str, Any]) -> bool:

@@ -82,7 +82,8 @@ class Job:
             t.numel() * t.element_size() for _, _, part in artifact.edit.items() for t in part.tensors().values()
         )
         self.edits.keep(_key(settings), math.hypot(found.left, found.change), whole)
-        return Tried(found.left, found.change, float(size if self.cost == "size" else plan.seconds or 0.0), found.parts)
+        cost = float(size if self.cost == "size" else plan.seconds or 0.0)
+        return Tried(found.left, found.change, cost, found.parts, found.values)
 
     def at_hand(self, settings: Settings) -> bool:
         """Whether the edit of a point is kept, at whatever strength."""

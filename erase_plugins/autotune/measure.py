@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -50,12 +50,16 @@ _UNDRAWN = 0.05
 
 @dataclass(frozen=True)
 class Measured:
-    """The numbers of one edit; ``parts`` says what ``left`` is made of, ``seen`` gives every picture's probability."""
+    """The numbers of one edit.
+
+    ``parts`` says what ``left`` is made of. ``values`` has it for the first picture of every kind of prompt, the second
+    and so on; their mean is ``left``. None without a judge.
+    """
 
     left: float
     change: float
     parts: Mapping[str, float]
-    seen: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    values: tuple[float, ...] = ()
 
 
 class Yardstick:
@@ -132,7 +136,9 @@ class Yardstick:
         change = self._change(texts_change)
         seen = self._judged() if self.named is None else {}
         parts = _means(seen) or {"direction": self._direction(texts_change)}
-        return Measured(sum(parts.values()) / sum(self.base.values()), change, parts, seen)
+        share = sum(self.base.values())
+        values = tuple(sum(each) / share for each in zip(*seen.values(), strict=True))
+        return Measured(sum(parts.values()) / share, change, parts, values)
 
     def _judged(self) -> dict[str, tuple[float, ...]]:
         """Probability of the concept in every picture, for each kind of prompt."""

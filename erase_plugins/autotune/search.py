@@ -219,11 +219,12 @@ class Search:
             return
         trial.set_user_attr("seconds", self.clock() - began)
         trial.set_user_attr("parts", dict(tried.parts))
+        trial.set_user_attr("values", list(tried.values))
         self.study.tell(trial, [tried.left, tried.change, tried.cost])
 
     def _known(self, settings: Settings) -> Tried | None:
         """The numbers of equal settings that were tried before."""
         for row in rows_of(self.study):
             if row.settings == settings:
-                return Tried(row.left, row.change, row.cost, row.parts)
+                return Tried(row.left, row.change, row.cost, row.parts, row.values)
         return None

@@ -22,18 +22,21 @@ _ASKED = "asked"
 LAYOUTS = "layouts"
 #: how much nearer to the knee counts as nearer
 MOVED = 0.002
+#: how much more change nobody sees
+_UNSEEN = 0.005
 #: of the concept left, or of everything else changed, from which on a search has not found what was asked for
 _POOR = 0.5
 
 
 @dataclass(frozen=True)
 class Tried:
-    """What a trial gave: the three numbers, and what ``left`` is made of."""
+    """What a trial gave: the three numbers, what ``left`` is made of, and its share in each picture."""
 
     left: float
     change: float
     cost: float
     parts: Mapping[str, float] = field(default_factory=dict)
+    values: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Row:
     cost: float
     seconds: float
     parts: Mapping[str, float]
+    values: tuple[float, ...] = ()
 
     @property
     def numbers(self) -> tuple[float, float, float]:
@@ -147,8 +151,10 @@ def rows_of(study: Any) -> list[Row]:
     for number, item in enumerate(counted(study)):
         if item.values:
             (left, change, cost), facts = item.values, item.user_attrs
-            settings = Settings(**facts["settings"])
-            found.append(Row(number, facts["label"], settings, left, change, cost, facts["seconds"], facts["parts"]))
+            settings, values = Settings(**facts["settings"]), tuple(facts.get("values", ()))
+            found.append(
+                Row(number, facts["label"], settings, left, change, cost, facts["seconds"], facts["parts"], values)
+            )
     return found
 
 
@@ -176,10 +182,29 @@ def front_of(rows: Sequence[Row]) -> list[Row]:
 def knee_of(front: Sequence[Row]) -> Row:
     """The point nearest to nothing left and nothing else changed.
 
-    Of those that are as near, as far as so few pictures can tell, the cheapest and of equally cheap ones the first.
+    Of those that are as near, the cheapest and of equally cheap ones the first. Where others leave clearly less in the
+    same pictures, and nobody sees how much more they change, one of them: the least, or a cheaper one that is as good.
     """
     nearest = min(row.distance for row in front)
-    return min((row for row in front if row.distance <= nearest + MOVED), key=lambda row: (row.cost, row.number))
+    taken = _cheapest([row for row in front if row.distance <= nearest + MOVED])
+    clearer = [row for row in front if row.change <= taken.change + _UNSEEN and _leaves_less(row, taken)]
+    if not clearer:
+        return taken
+    least = min(clearer, key=lambda row: row.left)
+    return _cheapest([row for row in clearer if not _leaves_less(least, row)])
+
+
+def _cheapest(rows: Sequence[Row]) -> Row:
+    return min(rows, key=lambda row: (row.cost, row.number))
+
+
+def _leaves_less(row: Row, other: Row) -> bool:
+    """Whether less is left in the same pictures, and not by luck: the interval of the difference lies below 0."""
+    from erase_plugins.evaluation.bootstrap import paired_difference
+
+    if not row.values or len(row.values) != len(other.values):
+        return False
+    return paired_difference(other.values, row.values)[2] < 0
 
 
 def doubt_of(row: Row) -> str:

@@ -224,6 +224,7 @@ def test_a_kind_of_prompt_from_which_the_base_does_not_draw_it_is_no_part_of_wha
     made = ep.erase(target, "pizza", "uce", options={"vocabulary": 20})
     found = yard.measure(made)
     assert found.left == pytest.approx(0.1)
+    assert found.values == pytest.approx([0.1, 0.1])  # (0.1 + 0.06) / (0.9 + 0.7) in the first two and the second two
     assert set(found.parts) == {"name", "synonyms"}
 
 

@@ -48,7 +48,8 @@ class Bench:
         pull = settings.options["pull"]
         better = 0.1 if settings.method == "slow" else 0.0
         extra = 0.05 if settings.options["mode"] == "b" else 0.0
-        return Tried(1 - pull + extra, max(pull**2 - better, 0), 1.0, {"name": 1 - pull})
+        left = 1 - pull + extra
+        return Tried(left, max(pull**2 - better, 0), 1.0, {"name": 1 - pull}, (left - extra, left + extra))
 
 
 def search(file, bench, starts=None, seconds=1000.0, asked=None, **budget):
@@ -58,7 +59,7 @@ def search(file, bench, starts=None, seconds=1000.0, asked=None, **budget):
 
 
 def plain(study):
-    return [(row.settings, row.numbers) for row in rows_of(study)]
+    return [(row.settings, row.numbers, row.values) for row in rows_of(study)]
 
 
 def test_killed_and_resumed_gives_the_same_front(tmp_path):
@@ -234,7 +235,7 @@ def test_the_search_ends_where_nothing_can_be_won():
 
 def shown(monkeypatch, *numbers):
     """A search behind which trials gave these (left, change)."""
-    rows = [SimpleNamespace(number=number, left=left, change=change, cost=1.0, numbers=(left, change, 1.0),
+    rows = [SimpleNamespace(number=number, left=left, change=change, cost=1.0, values=(), numbers=(left, change, 1.0),
                             distance=math.hypot(left, change), seconds=1.0)
             for number, (left, change) in enumerate(numbers)]  # fmt: skip
     monkeypatch.setattr("erase_plugins.autotune.search.rows_of", lambda study: rows)
@@ -248,11 +249,11 @@ def test_equal_settings_are_not_measured_again():
     class Modes(Bench):
         def __call__(self, settings):
             self.asked.append(settings.options["mode"])
-            return Tried(0.5, 0.1, 1.0, {})
+            return Tried(0.5, 0.1, 1.0, {}, (0.25, 0.75))
 
     bench = Modes()
     study, _ = search(None, bench, [Start("quick", {}, {"mode": "a"}, (MODE,), (None, ""), 1.0)], trials=6, patience=99)
-    assert len(rows_of(study)) == 6
+    assert [row.values for row in rows_of(study)] == [(0.25, 0.75)] * 6
     assert sorted(bench.asked) == sorted({row.settings.options["mode"] for row in rows_of(study)})
 
 

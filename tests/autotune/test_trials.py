@@ -10,8 +10,13 @@ from erase_plugins.autotune.trials import Row, counted, doubt_of, front_of, knee
 pytest.importorskip("optuna")
 
 
-def row(number, left, change, cost=1.0):
-    return Row(number, str(number), Settings("m"), left, change, cost, 1.0, {})
+def row(number, left, change, cost=1.0, values=()):
+    return Row(number, str(number), Settings("m"), left, change, cost, 1.0, {}, values)
+
+
+def pictured(number, values, change, cost=1.0):
+    """Pictures in which this is left."""
+    return row(number, sum(values) / len(values), change, cost, values)
 
 
 def test_front_and_knee():
@@ -24,6 +29,20 @@ def test_front_and_knee():
     # what only luck tells apart counts as equally near: the first of those that cost the same
     assert knee_of([row(0, 0.003, 0.0), row(1, 0.002, 0.0), row(2, 0.0015, 0.0, 2.0)]).number == 0
     assert knee_of([row(0, 0.005, 0.0), row(1, 0.002, 0.0)]).number == 1
+
+
+def test_what_leaves_clearly_less_is_the_knee_at_a_change_that_nobody_sees():
+    small = pictured(0, (0.003, 0.002, 0.004, 0.003), 0.0)
+    clear = pictured(1, (0.001, 0.001, 0.002, 0.001), 0.004, 9.0)
+    assert knee_of([small, clear]).number == 1
+    assert knee_of([small, pictured(1, clear.values, 0.006, 9.0)]).number == 0  # a change that can be seen
+    # less on average, by one picture: luck, and the smaller file is taken
+    assert knee_of([small, pictured(1, (0.0, 0.003, 0.004, 0.003), 0.004, 9.0)]).number == 0
+    # of several the least, or a cheaper one that pictures do not tell from it; the first step took the cheapest
+    least = pictured(2, (0.001, 0.0005, 0.002, 0.001), 0.001, 12.0)
+    assert knee_of([small, clear, least]).number == 1
+    assert knee_of([small, clear, pictured(2, (0.0, 0.0, 0.001, 0.0), 0.001, 12.0)]).number == 2
+    assert knee_of([row(0, 0.003, 0.0), clear]).number == 0  # nothing to compare
 
 
 def test_a_best_trial_that_is_no_good_is_told():

@@ -35,7 +35,7 @@ def test_no_picture_of_a_method_that_changes_too_much(most, drawn, tmp_path, mon
 
         def measure(self, artifact):
             looked.append(artifact)
-            return SimpleNamespace(left=0.5, parts={"name": 0.25}, seen={"name": (0.25, 0.25)})
+            return SimpleNamespace(left=0.5, parts={"name": 0.25}, values=(0.5, 0.5))
 
     monkeypatch.setattr(auto, "made", lambda *_: ("edit", 3.0, ""))
     monkeypatch.setattr(auto, "yardstick", lambda *_: Stick())
