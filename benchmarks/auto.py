@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-CONCEPTS = ("kangaroo", "popcorn", "trumpet", "bicycle", "tulip", "snowman")
+CONCEPTS = ("shrimp", "snail", "pill", "wine", "sushi", "trophy")
 #: those of docs/results.md that take less than a minute; --methods names others
 METHODS = "oce,null-space,few-shot,uce,uce:aliases=true,semantic-surgery,rece,mace,trce,adavd"
 AUTO = "auto"

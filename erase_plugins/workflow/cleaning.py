@@ -91,7 +91,7 @@ def clean_lora(
         strict: also switch off the modules that read no text, which often bring the concept back by themselves; what
             the LoRA does elsewhere gets weaker.
         steps: training steps after the closed form, on states that the model draws itself; they reach the modules
-            that read no text too. 0 is the closed form alone; 100 are usual.
+            that read no text too. 0 is the closed form alone; 200 are usual.
         images: pictures per measurement, where a judge knows the concept; 0 draws none.
         seed: of prompts and noise.
         dry_run: only look at names and shapes; loads no weights of the base.
@@ -129,7 +129,8 @@ def clean_lora(
     place, bare = Path(out), bare or BareBase()
     with written_at(place, file) as work:
         target = as_target(found, **load) if isinstance(found, FoundModel) else as_target(found)
-        clean = _run(file, loaded, layout, target, phrases, keep, strict, steps, seed, work, bare)
+        asked = _Asked(phrases, keep, strict, steps, seed)
+        clean = _run(file, loaded, layout, target, asked, work, bare)
         before, after, alone = measured(target, loaded, clean, phrases, keep, images, seed, bare)
         if not all(map(math.isfinite, (*before.values(), *after.values()))):
             raise CorruptArtifact(
@@ -203,10 +204,18 @@ def _counts(places: Any) -> dict[str, int]:
     return found
 
 
-def _run(
-    file: Path, loaded: Artifact, layout: Any, target: Any, phrases: Sequence[str],
-    keep: Sequence[str], strict: bool, steps: int, seed: int, work: Path, bare: BareBase,
-) -> Artifact:  # fmt: skip
+@dataclass(frozen=True)
+class _Asked:
+    """What is to be taken out and how, as in `clean_lora`; ``phrases`` are the concept and its aliases."""
+
+    phrases: Sequence[str]
+    keep: Sequence[str]
+    strict: bool
+    steps: int
+    seed: int
+
+
+def _run(file: Path, loaded: Artifact, layout: Any, target: Any, asked: _Asked, work: Path, bare: BareBase) -> Artifact:
     """Solves, trains if asked to, writes, and reads what was written back."""
     from erase_plugins.artifacts.lora_rewrite import down_names, rewrite
     from erase_plugins.workflow.lora_projection import project
@@ -214,21 +223,22 @@ def _run(
     from erase_plugins.workflow.lora_unlearning import Schedule, taught_off
 
     names = down_names(file, layout, target.family)
-    schedule, own = Schedule(steps=steps), (*phrases, *keep)
+    phrases, keep = asked.phrases, asked.keep
+    schedule, own = Schedule(steps=asked.steps), (*phrases, *keep)
     words = common_words(target, own)
-    if steps:  # a closed form alone would take less than predictions for hundreds of words
+    if asked.steps:  # a closed form alone would take less than predictions for hundreds of words
         words = bare.answer(target, ("quiet words", *own), lambda: quiet_words(target, words))
     new, tried = project(
         target, loaded.edit.deltas, phrases, keep, words, lambda: in_force(target, loaded),
-        schedule.tries if steps else (),
+        schedule.tries if asked.steps else (),
     )  # fmt: skip
-    if steps:
+    if asked.steps:
         solved = replace(loaded, edit=_with(loaded.edit, new))
         new |= taught_off(
-            target, loaded.edit.deltas, tried, phrases, keep, words, seed, lambda: in_force(target, loaded),
+            target, loaded.edit.deltas, tried, phrases, keep, words, asked.seed, lambda: in_force(target, loaded),
             lambda: in_force(target, solved), schedule,
         )  # fmt: skip
-    if strict:
+    if asked.strict:
         places = [(component, key) for component, group in loaded.edit.deltas.items() for key in group]
         off = {place: loaded.edit.deltas[place[0]][place[1]] for place in places if place not in new}
         new |= {place: delta.A.double() * 0 for place, delta in off.items() if isinstance(delta, LowRank)}

@@ -7,6 +7,7 @@ Carlini et al. (arXiv 2202.07646): extraction strength. Shi et al. (arXiv 2310.1
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 import numpy as np
 
@@ -68,10 +69,15 @@ def ks_test(first: Sequence[float], second: Sequence[float]) -> tuple[float, flo
         raise ValueError("a sample is empty")
     every = np.concatenate([a, b])
     gap = int(np.abs(np.searchsorted(a, every, "right") * m - np.searchsorted(b, every, "right") * n).max())
-    chance, row = 0.0, np.zeros(m + 1)
-    row[0] = 1.0
+    return gap / (n * m), _chance(n, m, gap)
+
+
+@cache
+def _chance(n: int, m: int, gap: int) -> float:
+    """Of a random order of samples of these sizes to reach the statistic ``gap`` / (n m); the samples do not matter."""
     if gap == 0:
-        return 0.0, 1.0
+        return 1.0
+    chance, row = 0.0, [1.0] + [0.0] * m
     for i in range(n + 1):  # row[j]: chance to be at (i, j) without having reached the gap
         for j in range(m + 1):
             mass = row[j] if i else (1.0 if j == 0 else 0.0)
@@ -84,7 +90,7 @@ def ks_test(first: Sequence[float], second: Sequence[float]) -> tuple[float, flo
             if (i or j) and abs(i * m - j * n) >= gap:
                 chance, mass = chance + mass, 0.0
             row[j] = mass
-    return gap / (n * m), float(min(chance, 1.0))
+    return min(chance, 1.0)
 
 
 def exact_memorization(right: Sequence[bool]) -> float:
