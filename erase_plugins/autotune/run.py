@@ -287,7 +287,9 @@ def _keep(
         told = f"{result.trials} trials in {result.seconds:.0f} s; the search ended because {result.stopped}."
         with atomic_file(place / TABLE) as work:
             title = f"'{concept}' erased"
-            work.write_text(markdown(title, result.front, result.taken, result.base, cost, told), encoding="utf-8")
+            work.write_text(
+                markdown(title, rows, result.front, result.taken, result.base, cost, told), encoding="utf-8"
+            )
         with atomic_file(place / DATA) as work:
             text = json.dumps({**result.to_dict(), "all": [row.to_dict() for row in rows]}, indent=1, sort_keys=True)
             work.write_text(text + "\n", encoding="utf-8")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from erase_plugins.autotune.space import METHOD, STRENGTH, Settings, Start
-from erase_plugins.autotune.trials import MOVED, Row, Tried, counted, front_of, knee_of, rows_of
+from erase_plugins.autotune.trials import GOOD, MOVED, Row, Tried, counted, front_of, knee_of, rows_of
 from erase_plugins.errors import EraseError, RunCancelled
 from erase_plugins.hints import stored
 from erase_plugins.plain_text import first_line, scrub
@@ -32,8 +32,6 @@ _SHORT = 0.1
 _DEFAULTS = 0.75
 #: where the study keeps the seconds that went by before its first trial
 _OPENING = "opening"
-#: what is left and changed at most where nothing more is searched: less than so few pictures can tell
-_GOOD = 0.005
 
 
 @dataclass(frozen=True)
@@ -148,7 +146,7 @@ class Search:
             if self._fits(item) if self._short(item) else (self._room() and self._fits(item, _DEFAULTS)):
                 return item, True
         if not self._room():
-            self.stopped = "what is left and what has changed is less than so few pictures can tell"
+            self.stopped = f"no more than {GOOD:.1%} is left and has changed"
             return None
         if self._still() >= self.budget.patience:
             self.stopped = f"the knee did not move in {self.budget.patience} trials"
@@ -169,7 +167,7 @@ class Search:
     def _room(self) -> bool:
         """Whether something can still be won: something is left, or something else has changed."""
         front = front_of(rows_of(self.study))
-        return not front or max(knee_of(front).numbers[:2]) > _GOOD
+        return not front or max(knee_of(front).numbers[:2]) > GOOD
 
     def _drawn(self, starts: Sequence[Start]) -> Start:
         """A start by lot; what came nearest to the knee has half of the chances, the next half of the rest."""

@@ -22,8 +22,8 @@ _ASKED = "asked"
 LAYOUTS = "layouts"
 #: how much nearer to the knee counts as nearer
 MOVED = 0.002
-#: how much more change nobody sees
-_UNSEEN = 0.005
+#: what is left and changed at most where nothing more is searched, and how much more change counts as none
+GOOD = 0.005
 #: of the concept left, or of everything else changed, from which on a search has not found what was asked for
 _POOR = 0.5
 
@@ -187,7 +187,7 @@ def knee_of(front: Sequence[Row]) -> Row:
     """
     nearest = min(row.distance for row in front)
     taken = _cheapest([row for row in front if row.distance <= nearest + MOVED])
-    clearer = [row for row in front if row.change <= taken.change + _UNSEEN and _leaves_less(row, taken)]
+    clearer = [row for row in front if row.change <= taken.change + GOOD and _leaves_less(row, taken)]
     if not clearer:
         return taken
     least = min(clearer, key=lambda row: row.left)

@@ -230,7 +230,7 @@ def test_the_search_ends_where_nothing_can_be_won():
     bench = Perfect()
     _, told = search(None, bench, [start("quick", 1.0), start("slow", 200.0)], patience=6)
     assert [item.method for item in bench.asked] == ["quick"]
-    assert told == "what is left and what has changed is less than so few pictures can tell"
+    assert told == "no more than 0.5% is left and has changed"
 
 
 def shown(monkeypatch, *numbers):
