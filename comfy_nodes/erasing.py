@@ -8,11 +8,13 @@ from typing import Any
 
 from erase_plugins.concept_text import read_concept
 from erase_plugins.errors import RequestError, UnknownName
+from erase_plugins.manager import get_manager
 from erase_plugins.options import describe
 from erase_plugins.types import Concept
 
 from .concepts import read_lines
 from .rows import split
+from .search_options import AUTO
 from .wording import refusal
 
 #: options of every method that trains
@@ -99,17 +101,28 @@ def trains(method: Any) -> bool:
 
 def label(method: Any) -> str:
     """Entry of the list of methods; its first word is the id."""
-    return f"{method.id}: {method.title}, {'trains' if trains(method) else 'in seconds'}"
+    takes = "searches" if method is AUTO else "trains" if trains(method) else "in seconds"
+    return f"{method.id}: {method.title}, {takes}"
 
 
 def labels(methods: Collection[Any]) -> list[str]:
-    """All entries, those that solve in seconds first."""
-    return [label(item) for item in sorted(methods, key=lambda item: (trains(item), methods_order(item)))]
+    """All entries: the plainest method, the search, and the others, those that solve in seconds first."""
+    first, *others = sorted(methods, key=lambda item: (trains(item), methods_order(item)))
+    return [label(item) for item in (first, AUTO, *others)]
 
 
 def methods_order(method: Any) -> tuple[bool, str]:
     """The plainest method leads, the others follow by name."""
     return (method.id != "uce", method.id)
+
+
+def method_of(entry: str) -> Any:
+    """The method of an entry of the list or of an id, or the search.
+
+    Raises:
+        UnknownName: it is not registered.
+    """
+    return AUTO if id_of(entry) == AUTO.id else get_manager().method(id_of(entry))
 
 
 def id_of(entry: str) -> str:

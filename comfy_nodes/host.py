@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
 FOLDER = "erase_plugins"
+_CANCELLED = ContextVar("_CANCELLED", default=False)
 #: small artifacts that come with the nodes; nothing is written there
 LIBRARY = Path(__file__).resolve().parent / "library"
 
@@ -127,7 +129,27 @@ def stop_if_asked(*_: Any) -> None:
     """
     management = sys.modules.get("comfy.model_management")
     if management is not None:
-        management.throw_exception_if_processing_interrupted()
+        with as_cancelled() if _CANCELLED.get() else nullcontext():
+            management.throw_exception_if_processing_interrupted()
+
+
+@contextmanager
+def as_cancelled() -> Iterator[None]:
+    """Inside, a stop is that of a run of ours, which plugins and searches do not take for a failure.
+
+    Around it stands a `Progress`, which turns it back.
+    """
+    import comfy.model_management
+
+    from erase_plugins.errors import RunCancelled
+
+    token = _CANCELLED.set(True)
+    try:
+        yield
+    except comfy.model_management.InterruptProcessingException as error:
+        raise RunCancelled("stopped") from error
+    finally:
+        _CANCELLED.reset(token)
 
 
 def computing(gradients: bool = False) -> AbstractContextManager[Any]:

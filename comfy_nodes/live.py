@@ -106,15 +106,16 @@ class LiveDenoiser:
         times = torch.as_tensor(timestep, device=latents.device).float().expand(len(latents))
         return self.unet(latents, timesteps=times, context=context, y=vector, transformer_options=options)
 
-    def schedule(self, prediction: str) -> dict[str, Any]:
-        """Noise schedule of the MODEL as a configuration of `families.samplers`."""
-        sigmas = self._patcher.get_model_object("model_sampling").sigmas.detach().double().cpu()
-        kept = 1.0 / (1.0 + sigmas**2)
-        betas = 1.0 - kept / torch.cat([torch.ones(1, dtype=torch.float64), kept[:-1]])
-        return {
-            "num_train_timesteps": len(betas), "trained_betas": betas.float().tolist(), "prediction_type": prediction,
-            "steps_offset": 1,
-        }  # fmt: skip
+
+def schedule_of(patcher: Any, prediction: str) -> dict[str, Any]:
+    """Noise schedule of a MODEL as a configuration of `families.samplers`."""
+    sigmas = patcher.get_model_object("model_sampling").sigmas.detach().double().cpu()
+    kept = 1.0 / (1.0 + sigmas**2)
+    betas = 1.0 - kept / torch.cat([torch.ones(1, dtype=torch.float64), kept[:-1]])
+    return {
+        "num_train_timesteps": len(betas), "trained_betas": betas.float().tolist(), "prediction_type": prediction,
+        "steps_offset": 1,
+    }  # fmt: skip
 
 
 class LiveEncoder:

@@ -11,10 +11,13 @@ from erase_plugins.options import OptionInfo, describe
 
 from .erasing import TRAINING, trains
 from .nodes.methods import drawing_methods
+from .search_options import AUTO
 from .wording import in_the_graph
 
 #: options that are shown at once where a method trains; all others are folded away
 _COMMON = ("iterations", "lr", "rank")
+#: the one of a search
+_MINUTES = "minutes"
 #: of those that a search may try, so many are shown at once
 _MOST = 3
 _TRAINING_HELP = {
@@ -35,20 +38,24 @@ def _label(name: str) -> str:
 
 
 def method_titles() -> dict[str, dict[str, Any]]:
-    """Id of a method -> its whole title, which a list in a narrow node cuts, and whether it trains."""
-    return {entry.item.id: {"title": entry.item.title, "trains": trains(entry.item)} for entry in drawing_methods()}
+    """Id of a method -> its whole title, which a list in a narrow node cuts, and whether it trains or searches."""
+    return {item.id: {"title": item.title, "trains": trains(item), "searches": item is AUTO} for item in _entries()}
 
 
 def method_options() -> dict[str, list[dict[str, Any]]]:
     """Id of a method -> its options in the order of the form."""
-    return {entry.item.id: _options(entry.item) for entry in drawing_methods()}
+    return {item.id: _options(item) for item in _entries()}
+
+
+def _entries() -> list[Any]:
+    return [AUTO, *(entry.item for entry in drawing_methods())]
 
 
 def _options(method: Any) -> list[dict[str, Any]]:
     training = trains(method)
     described = describe(method.Options)
     main = {item.name for item in [item for item in described if item.searched][:_MOST]}
-    main |= set(_COMMON) if training else set()
+    main |= set(_COMMON) if training else {_MINUTES}
     own = [_option(item, item.name in main) for item in described]
     taken = {item["name"] for item in own}
     shared = [

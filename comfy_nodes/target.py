@@ -22,7 +22,7 @@ from erase_plugins.workflow.models import find_family
 
 from . import host, row_maps
 from .even import first_rows, pytorch_attention
-from .live import LiveDenoiser, LiveEncoder
+from .live import LiveDenoiser, LiveEncoder, schedule_of
 from .naming import DENOISER, ENCODERS, denoiser_names, encoder_layers, encoder_names, unet_config
 from .text_rows import rows_of
 from .weights import PatchedWeights
@@ -283,7 +283,7 @@ class ComfyTarget(Target):
     def scheduler(self, steps: int, kind: str = "ddim") -> Any:
         from erase_plugins.families.samplers import make_sampler
 
-        return make_sampler(self.live.schedule(self.info.prediction), kind, steps, self.device)
+        return make_sampler(schedule_of(self.model, self.info.prediction), kind, steps, self.device)
 
     def vocabulary(self) -> tuple[str, ...]:
         if self._tokenizer is None:

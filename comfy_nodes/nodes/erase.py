@@ -10,7 +10,8 @@ from erase_plugins.manager import get_manager
 from .. import needs
 from ..behind import brought_back, merged
 from ..concepts import read_phrases
-from ..erasing import Row, erasures_problem, id_of, label, labels, read_erasures, split_options, trains
+from ..erasing import Row, erasures_problem, id_of, label, labels, method_of, read_erasures, split_options, trains
+from ..search_options import AUTO
 from ..spec import Input, NodeSpec, Output, Result
 from ..wording import in_the_graph
 from .closed_form import KINDS
@@ -45,7 +46,7 @@ def erase(
     from .. import chaining, host
     from ..patches import check_strength
 
-    chosen = get_manager().method(id_of(method))
+    chosen = method_of(method)
     missing = needs.problem(chosen)
     if missing:
         raise needs.PackageMissing(missing)
@@ -53,7 +54,12 @@ def erase(
     rows = tuple(row for row in read_erasures(erase, kind) if row.strength * strength != 0)
     given, training = split_options(chosen, options)
     kept = read_phrases(keep)
-    artifact, notes = _made(chosen, rows, kept, given, training, model, clip, vae) if rows else (None, [])
+    searches = rows and chosen is AUTO
+    found = _searched(rows, kept, given, model, clip) if searches else None
+    if found is not None:
+        artifact, notes = found.artifact, list(found.lines)
+    else:
+        artifact, notes = _made(chosen, rows, kept, given, training, model, clip, vae) if rows else (None, [])
     left: dict[str, float] = {}
     back = merged(behind) if artifact is not None else []
     with host.computing():
@@ -61,12 +67,12 @@ def erase(
         done = chaining.put_on(model, clip, entries, fresh=True)
         lines: list[str] = []
         if artifact is not None:
-            lines, left = _numbers(done, clip, kept)
+            lines, left = _numbers(done, clip, kept) if found is None else (notes, {rows[0].concept.text: found.left})
             back = brought_back(
                 behind, (done.model, done.clip), (done.bare, clip), done.artifact.manifest.concepts, left
             )
     told = {f"{row.concept.text} -> {row.concept.anchor}" for row in rows}
-    lines += [*done.lines, *(note for note in notes if note not in told)]
+    lines = [*lines, *done.lines, *(note for note in notes if note not in (*told, *lines))]
     if artifact is not None:
         manifest = artifact.manifest
         lines.append(f"{manifest.method['title']}, {manifest.seconds:g} s, {manifest.base['model']}")
@@ -76,6 +82,8 @@ def erase(
         prompt = rows[0].concept.text
         shown["erase_pictures"] = [_pictures(done, clip, vae, prompt)]
         lines.append(f"pictures: '{prompt}' before and after, from the same noise")
+    if found is not None and found.picture is not None:
+        shown["images"] = [found.picture]
     shown["erase_back"] = back
     text = "\n".join([*(f"warning: {line}" for line in back), *lines])
     return Result((done.model, done.clip, done.artifact, text), "\n".join(lines), shown=shown)
@@ -98,6 +106,17 @@ def _pictures(done: Any, clip: Any, vae: Any, prompt: str) -> dict[str, Any]:
     with host.computing():
         images = before_and_after((done.bare, clip), (done.model, done.clip), vae, prompt)
     return {"images": host.previews(images), "prompt": prompt, "seed": SEED}
+
+
+def _searched(rows: tuple[Row, ...], keep: tuple[str, ...], given: dict[str, str], model: Any, clip: Any) -> Any:
+    """What a search for one concept took."""
+    from erase_plugins.errors import RequestError
+
+    from ..searching import searched
+
+    if len(rows) > 1:
+        raise RequestError("auto searches for one concept; put an erase node for each, one behind the other")
+    return searched(rows[0].concept, keep, given, model, clip)
 
 
 def _made(
@@ -190,9 +209,9 @@ def method_problem(entry: str) -> str | None:
     from erase_plugins.errors import EraseError, UnknownName
 
     try:
-        return needs.problem(get_manager().method(id_of(entry)))
+        return needs.problem(method_of(entry))
     except UnknownName as error:  # names only what this node can run
-        known = [found.item.id for found in drawing_methods()]
+        known = [AUTO.id, *(found.item.id for found in drawing_methods())]
         return sentence_of(UnknownName("method", id_of(entry), known, error.left_out))
     except EraseError as error:
         return sentence_of(error)
@@ -216,8 +235,9 @@ SPECS = (
                   "both may be left out. # in front switches a line off.",
                   options={"default": "pizza -> hamburger", "multiline": True,
                            "placeholder": "pizza -> cake : 0.8\nvan gogh -> painting"}),
-            Input("method", "COMBO", "How to erase. The first ones solve in seconds; the others train, which takes as "
-                  "long as on the command line and can be stopped and resumed.",
+            Input("method", "COMBO", "How to erase. 'auto' tries methods and settings on one concept for some minutes. "
+                  "The others solve in seconds, or train, which takes as long as on the command line. What takes long "
+                  "can be stopped and resumed.",
                   choices=_choices, options={"default": label(get_manager().method("uce"))}),
             Input("strength", "FLOAT", "Times that of every line: 1 erases, 0 leaves the model exactly as it is, below "
                   "0 strengthens the concept.",
@@ -253,7 +273,8 @@ SPECS = (
              "collection.",
         cost="Seconds with the first methods: common words of the vocabulary are encoded once for a CLIP and kept in "
              "the cache folder, then it is one small system of equations. Another strength does not start over. With "
-             "vae connected, two pictures more.",
+             "vae connected, two pictures more. The search takes as many minutes as its options say; it asks the model "
+             "itself and makes no copy of it, but methods that train do.",
         paper="https://arxiv.org/abs/2308.14761",
     ),
 )  # fmt: skip

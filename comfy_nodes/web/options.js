@@ -72,7 +72,8 @@ function addForm(node) {
   function head() {
     const found = titles[id()];
     if (!found) return [];
-    const [short, long] = found.trains ? [say("trains"), say("trains, which takes minutes to hours")] : [say("in seconds"), say("solves in seconds")];
+    const [short, long] = found.searches ? [say("searches"), say("searches for as many minutes as are given")]
+      : found.trains ? [say("trains"), say("trains, which takes minutes to hours")] : [say("in seconds"), say("solves in seconds")];
     return [make("div", { class: "erase-method", title: `${found.title}: ${long}` }, `${found.title} · ${short}`)];
   }
 

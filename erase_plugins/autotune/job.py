@@ -6,7 +6,7 @@ import gc
 import math
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,21 @@ from erase_plugins.types import EraseRequest
 from erase_plugins.workflow.run import judges, make_plan, run_plan
 
 
+@dataclass(frozen=True)
+class Host:
+    """Where a search works.
+
+    Attributes:
+        target: the model that is measured, without any edit.
+        edited: as in `measure.Yardstick`.
+        stopped: whether the user asked for a stop, looked at at every step; a stopped search can be gone on with.
+    """
+
+    target: Any
+    edited: Any = None
+    stopped: Callable[[], bool] = lambda: False
+
+
 class Job:
     """Erases and measures; keeps the edits of the best trials, which need not be made twice.
 
@@ -30,15 +45,17 @@ class Job:
         base, target, also, keep, images, cost, layouts: what is searched for.
         place: folder in which these edits outlive a killed search; None keeps them in memory only.
         over: whether a trial under way is to end now.
+        host: how the model is measured and stopped where it is not a pipeline's.
     """
 
     def __init__(
         self, base: EraseRequest, target: Any, also: tuple[str, ...], keep: tuple[str, ...], images: int, cost: str,
         layouts: Sequence[str] = (), place: Path | None = None, over: Callable[[], bool] = lambda: False,
+        host: Host | None = None,
     ) -> None:  # fmt: skip
         self.base, self.target, self.also, self.keep, self.images, self.cost = base, target, also, keep, images, cost
         self.layouts = [get_manager().layout(name) for name in layouts]
-        self.over = over
+        self.over, self.host = over, host or Host(target)
         self.edits = Edits(place)
         self._yardstick: Any = None
 
@@ -49,8 +66,8 @@ class Job:
             from erase_plugins.autotune.measure import Yardstick
 
             self._yardstick = Yardstick(
-                self.target, self.base.concepts[0], also=self.also, keep=self.keep, judges=judges(),
-                images=self.images, seed=self.base.seed,
+                self.host.target, self.base.concepts[0], also=self.also, keep=self.keep, judges=judges(),
+                images=self.images, seed=self.base.seed, edited=self.host.edited,
             )  # fmt: skip
         return self._yardstick
 
@@ -120,6 +137,7 @@ class Job:
 
         Raises:
             RunRefused: it was being made for so long that it was ``over``.
+            RunCancelled: the host was stopped.
         """
         kept = self.edits.get(_key(settings))
         if kept is not None:
@@ -127,12 +145,14 @@ class Job:
         cancel = threading.Event()
 
         def look(_event: object) -> None:
-            if over():
+            if over() or self.host.stopped():
                 cancel.set()
 
         try:
             return run_plan(plan, self.target, listeners=(look,), cancel=cancel)
         except RunCancelled as error:
+            if self.host.stopped():
+                raise
             raise RunRefused("took longer than was expected, and the time was up before it was made") from error
 
 

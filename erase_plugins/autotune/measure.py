@@ -15,7 +15,8 @@ A prompt that a guard refuses shows nothing of the concept; a retained one moves
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor
 
 from erase_plugins.artifacts.artifact import Artifact
+from erase_plugins.engine.activations import looked_at
 from erase_plugins.engine.trajectories import States, ask, harvest, join, repeat, start_noise
 from erase_plugins.engine.words import real_words
 from erase_plugins.errors import RunRefused
@@ -36,6 +38,10 @@ from erase_plugins.families.conditioning import Conditioning
 from erase_plugins.types import Concept
 from erase_plugins.workflow.applying import apply
 
+#: the model with an edit in force, inside the block
+Edited = Callable[[Artifact], AbstractContextManager[Any]]
+#: states that go through the denoiser together, fewer of large pictures
+_TOGETHER = 64
 #: prompts and pictures are others than those of an evaluation
 _SEED = 40_000
 _STEPS, _PICKS, _GUIDANCE = 8, (1, 3, 6), 4.0
@@ -73,13 +79,14 @@ class Yardstick:
         judges: those that may be asked.
         images: pictures for each kind of prompt.
         seed: of prompts, noise and pictures.
+        edited: the model with an edit in force, of a host that nothing is applied to; `apply` on ``target`` if None.
     """
 
     def __init__(
         self, target: Any, concept: Concept, *, also: Sequence[str] = (), keep: Sequence[str] = (),
-        judges: Iterable[Any] = (), images: int = 8, seed: int = 0,
+        judges: Iterable[Any] = (), images: int = 8, seed: int = 0, edited: Edited | None = None,
     ) -> None:  # fmt: skip
-        self.target, self.concept, self.seed = target, concept, _SEED + seed
+        self.target, self.concept, self.seed, self.edited = target, concept, _SEED + seed, edited
         self.judge = knowing(target, [concept.text], judges)
         self.sets: dict[str, list[Prompt]] = {}
         kept = list(keep)
@@ -113,29 +120,36 @@ class Yardstick:
 
     def measure(self, artifact: Artifact) -> Measured:
         """The numbers of an edit. The model is left as it was."""
-        with apply(self.target, artifact):
-            return self._measure(self._texts_change(artifact))
+        with self._in_force(artifact) as (target, texts_change):
+            return self._measure(target, texts_change)
 
     def change(self, artifact: Artifact) -> float:
         """The change alone, for which nothing is drawn."""
-        with apply(self.target, artifact):
-            return self._change(self._texts_change(artifact))
+        with self._in_force(artifact) as (target, texts_change):
+            return self._change(target, texts_change)
 
-    def _texts_change(self, artifact: Artifact) -> bool:
-        return any(part != self.target.info.family.denoiser for part in artifact.edit.deltas)
+    @contextmanager
+    def _in_force(self, artifact: Artifact) -> Iterator[tuple[Any, bool]]:
+        """The model with the edit, and whether what it keeps of encoded prompts is of the base."""
+        if self.edited is not None:
+            with self.edited(artifact) as target:
+                yield target, False
+        else:
+            with apply(self.target, artifact):
+                yield self.target, any(part != self.target.info.family.denoiser for part in artifact.edit.deltas)
 
     @torch.no_grad()
-    def _change(self, texts_change: bool) -> float:
+    def _change(self, target: Any, texts_change: bool) -> float:
         states, prompts = self.kept
         base, null = states.predictions["prompt"], states.predictions["null"]
-        moved = self._predicted(states, prompts, texts_change, null) - base
+        moved = self._predicted(target, states, prompts, texts_change, null) - base
         return float(moved.square().sum() / (base - null).square().sum().clamp_min(1e-12))
 
     @torch.no_grad()
-    def _measure(self, texts_change: bool) -> Measured:
-        change = self._change(texts_change)
+    def _measure(self, target: Any, texts_change: bool) -> Measured:
+        change = self._change(target, texts_change)
         seen = self._judged() if self.named is None else {}
-        parts = _means(seen) or {"direction": self._direction(texts_change)}
+        parts = _means(seen) or {"direction": self._direction(target, texts_change)}
         share = sum(self.base.values())
         values = tuple(sum(each) / share for each in zip(*seen.values(), strict=True))
         return Measured(sum(parts.values()) / share, change, parts, values)
@@ -158,32 +172,29 @@ class Yardstick:
             start += len(part)
         return parts
 
-    def _direction(self, texts_change: bool) -> float:
+    def _direction(self, target: Any, texts_change: bool) -> float:
         assert self.named is not None
         states, prompts = self.named
         anchor = states.predictions["anchor"]
         was = states.predictions["prompt"] - anchor
-        now = self._predicted(states, prompts, texts_change, anchor) - anchor
+        now = self._predicted(target, states, prompts, texts_change, anchor) - anchor
         share = float((now * was).sum() / was.square().sum().clamp_min(1e-12))
         return min(max(share, 0.0), 1.0)
 
-    def _predicted(self, states: States, prompts: Sequence[str], texts_change: bool, refused: Tensor) -> Tensor:
+    def _predicted(
+        self, target: Any, states: States, prompts: Sequence[str], texts_change: bool, refused: Tensor
+    ) -> Tensor:
         """Predictions for the prompts at the states, with what is in force; ``refused`` where a guard refuses them."""
-        cond = self._encoded(prompts, texts_change)
-        out = []
-        for start in range(0, len(states), 64):
-            rows = torch.arange(start, min(start + 64, len(states)))
+        cond = _encoded(target, prompts, texts_change)
+        out, most = [], min(_TOGETHER, looked_at(states.x.shape))
+        for start in range(0, len(states), most):
+            rows = torch.arange(start, min(start + most, len(states)))
             part = states[rows]
-            out.append(ask(self.target, part.inputs, part.timestep, cond[part.row.tolist()], None))
-        gone = torch.isin(states.row, torch.tensor(refused_places(self.target, prompts), dtype=states.row.dtype))
+            out.append(ask(target, part.inputs, part.timestep, cond[part.row.tolist()], None))
+        places = [] if self.edited is not None else refused_places(target, prompts)  # guards hang on pipelines
+        gone = torch.isin(states.row, torch.tensor(places, dtype=states.row.dtype))
         found = torch.cat(out)
         return torch.where(gone.view(-1, *[1] * (found.ndim - 1)), refused, found) if bool(gone.any()) else found
-
-    def _encoded(self, prompts: Sequence[str], live: bool) -> Conditioning:
-        """Encoded prompts; past the cache where a text encoder is changed."""
-        if not live:
-            return self.target.encode(prompts)
-        return join([self.target.encode_live(self.target.tokens([prompt])) for prompt in prompts])
 
     def _words(self) -> list[str]:
         """Vocabulary words in prompts, drawn by the seed; none of those in the concept."""
@@ -205,6 +216,14 @@ class Yardstick:
             guidance=_GUIDANCE, watch=watch,
         )  # fmt: skip
         return found, texts
+
+
+def _encoded(target: Any, prompts: Sequence[str], live: bool) -> Conditioning:
+    """Encoded prompts; past the cache where a text encoder is changed."""
+    if not live:
+        found: Conditioning = target.encode(prompts)
+        return found
+    return join([target.encode_live(target.tokens([prompt])) for prompt in prompts])
 
 
 def _means(seen: Mapping[str, Sequence[float]]) -> dict[str, float]:

@@ -16,10 +16,11 @@ from erase_plugins.artifacts.atomic import atomic_file
 from erase_plugins.artifacts.locks import claim, locked
 from erase_plugins.artifacts.places import mark, written_files
 from erase_plugins.autotune.front import markdown, picture
-from erase_plugins.autotune.job import Job
+from erase_plugins.autotune.job import Host, Job
 from erase_plugins.autotune.search import Budget, Progress, Search
 from erase_plugins.autotune.space import ANCHORS, Start, find_starts, room_of
 from erase_plugins.autotune.trials import LAYOUTS, Row, doubt_of, front_of, knee_of, open_study, refusals_of, rows_of
+from erase_plugins.concept_text import one_phrase
 from erase_plugins.errors import ArtifactError, MissingExtra, RequestError
 from erase_plugins.families.loading import AUTO
 from erase_plugins.given import checked
@@ -105,12 +106,13 @@ def auto(
     layouts: Sequence[str] = (),
     force: bool = False,
     progress: Progress = lambda *_: None,
+    host: Host | None = None,
 ) -> AutoResult:
     """Searches method and settings for one concept, takes the knee of the trade-off and writes it as an artifact.
 
     Args:
         model: "pocket", a path, a Hub id, a loaded pipeline or a `Model`.
-        concept: what to erase.
+        concept: what to erase; the anchor of a `Concept` is kept in all trials.
         methods: ids to search among; all that fit if empty.
         to: what the concept may become, besides each method's own choice.
         also: other words for it and descriptions that must be gone too; whether a method is told them is searched.
@@ -127,7 +129,8 @@ def auto(
         search: folder of the search, which goes on where it stopped; ``out`` with "-search" if None.
         layouts: file layouts to write; edits are measured as these hold them, and what one cannot carry is not taken.
         force: replace an artifact that was written at ``out`` earlier.
-        progress: called with (settings, trials done, trials at most or 0).
+        progress: called with (settings, trials done, trials at most or 0); what it raises ends the search.
+        host: how a model that is no pipeline's is measured and stopped.
 
     Raises:
         MissingExtra: optuna is not installed.
@@ -158,7 +161,7 @@ def auto(
         asked = _asked(base, target, starts, to, also, images, cost, layouts)
         study = open_study(None if place is None else place / STUDY, asked, () if pick is None else (LAYOUTS,))
         starts = _as_begun(study, starts)
-        job = Job(base, target, tuple(also), tuple(keep), images, cost, layouts, place and place / EDITS)
+        job = Job(base, target, tuple(also), tuple(keep), images, cost, layouts, place and place / EDITS, host=host)
         stopped = "a trial was picked"
         if pick is None:
             budget = Budget(60.0 * minutes, trials)
@@ -219,7 +222,7 @@ def _request(
     model: Any, concept: str | Concept, keep: Sequence[str], kind: str, seed: int, revision: str | None,
     dtype: str, device: str,
 ) -> EraseRequest:  # fmt: skip
-    item = concept if isinstance(concept, Concept) else Concept(concept, kind)
+    item = concept if isinstance(concept, Concept) else Concept(one_phrase(concept), kind)
     return EraseRequest(
         model=str(model) if isinstance(model, str | Path) else "pipeline", forget=(item,), method="auto",
         retain=tuple(keep), revision=revision, seed=seed, dtype=dtype, device=device,
@@ -258,7 +261,8 @@ def _asked(
     """What a search must have in common with the one that goes on from it."""
     (concept,) = base.concepts
     return {
-        "concept": concept.text, "kind": concept.kind, "keep": list(base.preserve), "to": list(to), "also": list(also),
+        "concept": concept.text, "kind": concept.kind, "anchor": [] if concept.anchor is None else [concept.anchor],
+        "keep": list(base.preserve), "to": list(to), "also": list(also),
         "images": images, "cost": cost, "seed": base.seed, "starts": sorted(start.name for start in starts),
         "base": {name: item.short for name, item in target.fingerprint().items()}, LAYOUTS: sorted(layouts),
     }  # fmt: skip

@@ -150,7 +150,8 @@ def is_range(item: OptionInfo) -> bool:
 def request_of(base: EraseRequest, settings: Settings, also: Sequence[str]) -> EraseRequest:
     """The request that a point of the search stands for."""
     (concept,) = base.concepts
-    item: Concept = replace(concept, anchor=settings.anchor, prompts=tuple(also) if settings.also else concept.prompts)
+    anchor = concept.anchor if settings.anchor is None else settings.anchor
+    item: Concept = replace(concept, anchor=anchor, prompts=tuple(also) if settings.also else concept.prompts)
     return replace(base, forget=(item,), method=settings.method, options=dict(settings.options))
 
 
@@ -208,6 +209,8 @@ def _starts_of(
         return plan
 
     usual = planned({})
+    if base.concepts[0].anchor is not None:  # the user has said what it becomes
+        anchors = ()
     taken = [None, *(anchor for anchor in anchors if _works(planned, anchor))]
     searched = [item for item in describe(method.Options) if item.searched]
     variants: list[tuple[dict[str, Any], EditPlan]] = [({}, usual)]

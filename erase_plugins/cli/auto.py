@@ -22,8 +22,9 @@ from erase_plugins.cli.command import (
     seed_option,
 )
 from erase_plugins.cli.console import emit, hint, human_seconds, progress, say, table
+from erase_plugins.concept_text import read_concept
 from erase_plugins.hints import in_terminal
-from erase_plugins.types import KINDS
+from erase_plugins.types import KINDS, Concept
 
 
 @declare("auto", example='"van gogh" --model MODEL --out no-van-gogh')
@@ -60,21 +61,23 @@ def command(
 ) -> None:  # fmt: skip
     """Search method and settings for one concept, and write the best artifact.
 
+    Written as 'concept -> replacement', every trial makes it that; else what it becomes is searched too.
     Three numbers are made small: what is left of the concept, how far everything else moves, and size (or time). The
     knee of the trade-off is taken; with --pick another point, without searching again. The search is kept beside the
     artifact, and the same command goes on where it was interrupted. With --layout edits are measured as such files hold
     them, and what they cannot carry is not taken.
     """
-    chosen = check_layouts(layouts)
+    name, becomes = read_concept(concept, "one in a command")
+    item, chosen = Concept(name, kind, anchor=becomes), check_layouts(layouts)
     wanted = [name.strip() for text in methods for name in text.split(",") if name.strip()]
     folder = check_output(out, force, dry_run=dry_run)
     quiet_libraries()
     from erase_plugins.autotune.run import PICTURE, auto, preview, search_folder
 
-    asked: dict[str, Any] = {"methods": wanted, "to": anchors, "also": also, "keep": keep, "kind": kind, "seed": seed,
+    asked: dict[str, Any] = {"methods": wanted, "to": anchors, "also": also, "keep": keep, "seed": seed,
                              "revision": revision, "dtype": dtype, "device": device, "layouts": chosen}  # fmt: skip
     if dry_run:
-        _say_preview(*preview(model, concept, **asked), minutes)
+        _say_preview(*preview(model, item, **asked), minutes)
         return
     with progress() as bar:
 
@@ -83,7 +86,7 @@ def command(
             bar.note(f"trial {done}: {label}")
 
         found = auto(
-            model, concept, **asked, minutes=minutes, trials=trials, images=images, cost=cost, pick=pick,
+            model, item, **asked, minutes=minutes, trials=trials, images=images, cost=cost, pick=pick,
             out=folder, search=search, force=force, progress=tell,
         )  # fmt: skip
     _say_front(found, cost)

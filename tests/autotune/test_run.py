@@ -11,7 +11,7 @@ import erase_plugins as ep
 from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.difference import difference
 from erase_plugins.autotune.measure import Yardstick
-from erase_plugins.errors import ArtifactError, RequestError, RunRefused
+from erase_plugins.errors import ArtifactError, RequestError, RunCancelled, RunRefused
 from erase_plugins.testing.observe import snapshot
 from erase_plugins.types import Concept
 from erase_plugins.workflow.models import target_of
@@ -130,6 +130,44 @@ def test_a_trial_that_takes_too_long_is_ended_and_the_one_taken_is_not(target):
     with pytest.raises(RunRefused, match="took longer than was expected"):
         job.try_out(settings)
     assert job.artifact(settings).edit.deltas
+
+
+def test_a_search_that_its_host_stops_in_a_trial_is_gone_on_with(target, tmp_path):
+    """Nothing is applied to the model of a host: it is measured as the host gives it with the edit in force."""
+    pytest.importorskip("optuna")
+    from contextlib import contextmanager
+
+    from erase_plugins.autotune.job import Host
+
+    whole = ep.auto(target, "pizza", **ASKED)
+    measured, stops = [], []
+
+    @contextmanager
+    def edited(artifact):
+        measured.append(artifact.manifest.method["id"])
+        if len(measured) == 2:
+            stops.append(True)
+        with ep.apply(target, artifact):
+            yield target
+
+    host = Host(target, edited, lambda: bool(stops))
+    with pytest.raises(RunCancelled):
+        ep.auto(target, "pizza", **ASKED, out=tmp_path / "a", host=host)
+    assert len(measured) == 2
+    stops.clear()
+    measured[:] = ["", "", ""]
+    found = ep.auto(target, "pizza", **ASKED, out=tmp_path / "a", host=host)
+    assert front(found) == front(whole)
+    assert len(measured) == 3 + 4 - 2  # two trials were done
+
+
+def test_what_a_concept_becomes_is_kept_in_all_trials_where_it_is_said(target):
+    pytest.importorskip("optuna")
+    found = ep.auto(target, Concept("pizza", anchor="cake"), **ASKED)
+    assert {row.settings.anchor for row in found.front} == {None}
+    assert [item.anchor for item in found.artifact.manifest.concepts] == ["cake"]
+    with pytest.raises(RequestError, match="holds an arrow"):
+        ep.auto(target, "pizza -> cake", **ASKED)
 
 
 def test_what_does_not_fit_into_memory_is_refused_and_the_next_is_tried(target, monkeypatch):

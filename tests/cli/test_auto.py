@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 
@@ -14,6 +16,16 @@ def test_dry_run_loads_and_writes_nothing(erase, tmp_path):
     told = erase("auto", "pizza", "--methods", "uce,npo,simnpo", "--out", tmp_path / "a", "--dry-run")
     assert "takes no part (needs language): npo, simnpo" in told.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_concept_may_say_what_it_becomes(erase, loaded, tmp_path):
+    pytest.importorskip("optuna")
+    words = ("auto", "pizza -> cake", "--methods", "uce", "--images", "1", "--trials", "1", "--out", tmp_path / "a")
+    assert erase(*words).code == 0
+    (concept,) = json.loads((tmp_path / "a" / "erase.json").read_text())["concepts"]
+    assert (concept["text"], concept["anchor"]) == ("pizza", "cake")
+    ran = erase("auto", "pizza, dog", "--out", tmp_path / "b")
+    assert ran.code == 2 and "looks like several concepts (pizza, dog); write one in a command" in ran.err
 
 
 def test_one_line_errors(erase, tmp_path):
@@ -33,6 +45,7 @@ def test_search_shows_front_and_writes_the_artifact(erase, loaded, tmp_path):
     assert "base model" in ran.out
     assert "took trial" in ran.out
     assert "trial 1: uce" in ran.err
+    assert "100 %" in ran.out
     again = erase(*words, "--pick", "1", "--force", "--json")
     assert (again.data["taken"], again.data["trials"]) == (1, 2)
     assert set(again.data["base"]) == {"name", "synonyms"}  # pocket draws no pizza from its descriptions

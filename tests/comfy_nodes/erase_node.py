@@ -79,7 +79,62 @@ def measure(case: Case, nodes: dict[str, Any], vae: Any) -> None:
         NUMBERS[f"behind {name}"] = behind["ui"]["erase_back"]
     off = erase(nodes, model, clip, "pizza -> hamburger", behind="shifts_text.safetensors : 0 : 0\ngone.safetensors")
     NUMBERS["behind off"] = off["ui"]["erase_back"]
+    search(case, nodes)
     NUMBERS["base_after"] = bool((case.comfy() == base).all())
+
+
+def search(case: Case, nodes: dict[str, Any]) -> None:
+    """The entry auto: what it measures with, a stop in its second trial, and the same search gone on with."""
+    import comfy.model_management as management
+    import folder_paths
+
+    from comfy_nodes import host
+    from comfy_nodes.searching import SampledTarget
+    from comfy_nodes.target import ComfyTarget
+    from erase_plugins.autotune.measure import Yardstick
+
+    def asked(model: Any, kind: Any = SampledTarget) -> Any:
+        texts = ("a pizza on a blue background", "a photo of a dog")
+        with host.computing():
+            target = kind(model, case.clip)
+            return target.predict(case.x.clone(), case.t.clone(), target.encode(texts))
+
+    gated = erase(nodes, case.model, case.clip, "pizza", method="oce")["result"][0]
+    NUMBERS["asked"] = far(asked(case.model), asked(case.model, ComfyTarget))
+    NUMBERS["asked_gated"] = far(asked(gated), case.comfy(gated))
+    NUMBERS["gated"] = far(asked(gated), asked(case.model))
+
+    real, measured = Yardstick.measure, []
+
+    def measure(yardstick: Any, artifact: Any) -> Any:
+        measured.append(artifact.manifest.method["id"])
+        if len(measured) == 2:
+            management.interrupt_current_processing()
+        return real(yardstick, artifact)
+
+    Yardstick.measure = measure
+    values = {"method": "auto", "options": "methods = uce, oce\nminutes = 0.8"}
+    try:
+        erase(nodes, case.model, case.clip, "pizza -> hamburger", **values)
+        NUMBERS["stopped"] = "not at all"
+    except management.InterruptProcessingException:
+        NUMBERS["stopped"] = list(measured)
+    del measured[2:]
+    found = erase(nodes, case.model, case.clip, "pizza -> hamburger", **values)
+    NUMBERS["searched"] = measured
+    Yardstick.measure = real
+    NUMBERS["auto_report"] = found["ui"]["text"][0]
+    NUMBERS["auto_left"] = found["ui"]["erase_left"]
+    NUMBERS["auto_anchors"] = sorted({item.anchor for item in found["result"][2].manifest.concepts})
+    (picture,) = found["ui"]["images"]
+    NUMBERS["auto_picture"] = (
+        Path(folder_paths.get_output_directory()) / picture["subfolder"] / picture["filename"]
+    ).is_file()
+    NUMBERS["auto_output"] = far(case.comfy(found["result"][0]), case.comfy())
+    try:
+        erase(nodes, case.model, case.clip, "pizza\ndog", **values)
+    except Exception as error:
+        NUMBERS["wrong rows"] = f"{type(error).__name__}: {error}"
 
 
 def write_loras(folder: Path, clip: Any) -> None:
@@ -115,6 +170,7 @@ def main(comfy_dir: str) -> None:
 
     with tempfile.TemporaryDirectory() as place:
         folder_paths.set_temp_directory(place)
+        folder_paths.set_output_directory(place)
         folder_paths.add_model_folder_path("loras", place, is_default=True)
         with torch.inference_mode():  # as ComfyUI runs nodes
             model, clip, vae, *_ = nodes["ErasePocketLoader"]().execute()

@@ -64,8 +64,27 @@ def test_a_lora_behind_that_brings_the_concept_back_is_told(numbers):
     assert missing.startswith("gone.safetensors behind this node was not looked at")
 
 
+def test_a_search_measures_as_comfyui_draws_gates_included(numbers):
+    assert numbers["asked"] < 1e-4  # another path through the same denoiser
+    assert numbers["asked_gated"] < 1e-4
+    assert numbers["gated"] > 0.01
+
+
+def test_a_stopped_search_is_gone_on_with_and_gives_an_erasure(numbers):
+    assert len(numbers["stopped"]) == 2  # in the second trial, which is done again
+    assert numbers["searched"][:3] == [*numbers["stopped"], numbers["stopped"][1]]
+    first = numbers["auto_report"].splitlines()[0]
+    assert first.startswith("auto took ") and " of the direction towards 'pizza' is left" in first
+    (left,) = numbers["auto_left"]
+    assert left["concept"] == "pizza" and f"{100 * left['left']:.1f} %" in first
+    assert numbers["auto_anchors"] == ["hamburger"]  # what the row says is kept in all trials
+    assert numbers["auto_picture"]
+    assert numbers["auto_output"] > 0.01
+
+
 def test_refusals_say_what_to_write(numbers):
     assert "no option of 'uce' named 'preserv'" in numbers["wrong option"]
     assert "write name = value" in numbers["wrong line"]
     assert "did you mean 'uce'" in numbers["wrong method"]
     assert "trains all rows together; give them one strength" in numbers["wrong strengths"]
+    assert "auto searches for one concept; put an erase node for each" in numbers["wrong rows"]

@@ -77,7 +77,7 @@ def test_a_method_is_known_by_its_id_whatever_its_title():
 
 def test_methods_that_solve_come_first():
     assert erasing.labels([ESD, get_manager().method("rece"), UCE])[0].startswith("uce: ")
-    assert [entry.rpartition(", ")[2] for entry in erasing.labels([ESD, UCE])] == ["in seconds", "trains"]
+    assert [entry.rpartition(", ")[2] for entry in erasing.labels([ESD, UCE])] == ["in seconds", "searches", "trains"]
 
 
 def test_an_unknown_method_is_told_those_that_this_node_runs():

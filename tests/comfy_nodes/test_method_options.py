@@ -13,7 +13,7 @@ FORMS = {
     entry.item.id: method_options.method_options()[entry.item.id]
     for entry in drawing_methods()
     if entry.package == "erase-plugins"
-}
+} | {"auto": method_options.method_options()["auto"]}
 
 
 def test_every_option_is_called_by_words_and_no_entry_is_left_over():
@@ -33,5 +33,6 @@ def test_an_option_of_another_package_is_read_as_it_is_named():
 
 def test_the_form_gives_the_whole_name_of_a_method():
     titles = method_options.method_titles()
-    assert titles["uce"] == {"title": "Unified Concept Editing", "trains": False}
+    assert titles["uce"] == {"title": "Unified Concept Editing", "trains": False, "searches": False}
+    assert titles["auto"] == {"title": "tries methods and settings", "trains": False, "searches": True}
     assert titles["esd"]["trains"]

@@ -97,10 +97,10 @@ def test_every_method_can_be_chosen_in_the_one_node():
     from comfy_nodes.nodes.methods import drawing_methods
 
     entries = NODE_CLASS_MAPPINGS["EraseNegative"].INPUT_TYPES()["required"]["method"][0]
-    assert {entry.partition(":")[0] for entry in entries} == {item.item.id for item in drawing_methods()}
+    assert {entry.partition(":")[0] for entry in entries} == {"auto", *(item.item.id for item in drawing_methods())}
+    assert entries[0].startswith("uce:") and entries.pop(1) == "auto: tries methods and settings, searches"
     seconds = [entry.endswith("in seconds") for entry in entries]
     assert seconds[:2] == [True, True] and seconds == sorted(seconds, reverse=True)
-    assert entries[0].startswith("uce:")
 
 
 @pytest.mark.parametrize("word", ["unlearn", "remove concept", "ban", "negative"])

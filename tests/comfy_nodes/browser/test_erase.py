@@ -232,6 +232,29 @@ def test_options_come_and_go_with_the_method(editor, shoot, first):
     assert sent(editor, first)["options"] == ""  # those of the other method are not sent, which would be refused
 
 
+def test_a_search_is_chosen_as_a_method_and_shows_its_front(editor, shoot, first):
+    page = editor.page
+    editor.set_widget(first, "erase", "pizza -> hamburger")
+    editor.set_widget(first, "method", "auto: tries methods and settings, searches")
+    page.wait_for_selector(".erase-options [data-name=minutes]")
+    editor.show(first, scale=1.0)
+    assert page.inner_text(".erase-method") == "tries methods and settings · searches"
+    page.fill(".erase-options [data-name=minutes]", "0.4")
+    page.locator(".erase-options summary").click()
+    page.fill(".erase-options [data-name=methods]", "uce")
+    page.keyboard.press("Tab")
+    assert sent(editor, first)["options"] == "minutes = 0.4\nmethods = uce"
+    kind, detail = editor.run()
+    assert kind == "execution_success", detail
+    assert page.inner_text(".erase-report").startswith("auto took uce")
+    left = page.locator(".erase-row .left").first.inner_text()
+    assert left.endswith("%") and float(left.removesuffix(" %")) < 50
+    shown = "[...document.querySelectorAll('img')].filter((image) => image.src.includes('front.png'))"
+    page.wait_for_function(f"{shown}.some((image) => image.naturalWidth > 800)")
+    editor.show(first, scale=0.6, top=60)
+    shoot("search")
+
+
 def test_an_option_that_the_method_does_not_have_is_seen(editor, first):
     editor.set_widget(first, "options", "aliases = true\nof_another = 3")
     editor.page.get_by_text("? of_another").wait_for()
