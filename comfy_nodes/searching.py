@@ -17,6 +17,7 @@ from erase_plugins.artifacts.artifact import Artifact
 from erase_plugins.artifacts.manifest import slug
 from erase_plugins.autotune.job import Host
 from erase_plugins.autotune.run import PICTURE, TABLE, auto, search_folder
+from erase_plugins.autotune.trials import counting
 from erase_plugins.errors import ArtifactError, RequestError, RunCancelled, Unsupported
 from erase_plugins.families.base import Conditioning
 from erase_plugins.families.samplers import make_sampler
@@ -87,7 +88,7 @@ def _search(concept: Concept, keep: Sequence[str], options: AutoOptions, model: 
     lines = [
         f"auto took {taken['label']}: {100 * taken['left']:.1f} % of the direction towards '{concept.text}' is left, "
         f"everything else changed by {taken['change']:.3f} (0: not at all, 1: as without a prompt)",
-        f"{facts['trials']} trials in {facts['seconds']:.0f} s; ended because {facts['stopped']}",
+        f"{counting(facts['trials'])} done in {facts['seconds']:.0f} s; ended because {facts['stopped']}",
         f"all trials: {kept}/{TABLE}",
     ]
     shown = {"filename": PICTURE, "subfolder": f"{host.FOLDER}/{place.name}", "type": "output"}

@@ -19,7 +19,17 @@ from erase_plugins.autotune.front import markdown, picture
 from erase_plugins.autotune.job import Host, Job
 from erase_plugins.autotune.search import Budget, Progress, Search
 from erase_plugins.autotune.space import ANCHORS, Start, find_starts, room_of
-from erase_plugins.autotune.trials import LAYOUTS, Row, doubt_of, front_of, knee_of, open_study, refusals_of, rows_of
+from erase_plugins.autotune.trials import (
+    LAYOUTS,
+    Row,
+    counting,
+    doubt_of,
+    front_of,
+    knee_of,
+    open_study,
+    refusals_of,
+    rows_of,
+)
 from erase_plugins.concept_text import one_phrase
 from erase_plugins.errors import ArtifactError, MissingExtra, RequestError
 from erase_plugins.families.loading import AUTO
@@ -288,7 +298,7 @@ def _keep(
     artifact = Artifact(told_of, result.artifact.edit)
     files = []
     if place is not None:
-        told = f"{result.trials} trials in {result.seconds:.0f} s; the search ended because {result.stopped}."
+        told = f"{counting(result.trials)} done in {result.seconds:.0f} s; the search ended because {result.stopped}."
         with atomic_file(place / TABLE) as work:
             title = f"'{concept}' erased"
             work.write_text(

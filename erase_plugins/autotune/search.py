@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from erase_plugins.autotune.space import METHOD, STRENGTH, Settings, Start
-from erase_plugins.autotune.trials import GOOD, MOVED, Row, Tried, counted, front_of, knee_of, rows_of
+from erase_plugins.autotune.trials import GOOD, MOVED, Row, Tried, counted, counting, front_of, knee_of, rows_of
 from erase_plugins.errors import EraseError, RunCancelled
 from erase_plugins.hints import stored
 from erase_plugins.plain_text import first_line, scrub
@@ -102,7 +102,7 @@ class Search:
     def _ended(self) -> bool:
         done = counted(self.study)
         if self.budget.trials is not None and len(done) >= self.budget.trials:
-            self.stopped = f"{len(done)} trials were asked for"
+            self.stopped = f"{counting(len(done))} asked for"
         elif self.spent() >= self.budget.seconds and rows_of(self.study):
             self.stopped = "the time is up"
         return bool(self.stopped)

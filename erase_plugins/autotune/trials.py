@@ -145,6 +145,11 @@ def counted(study: Any) -> list[Any]:
     return [item for item in study.get_trials(deepcopy=False) if item.values or "refused" in item.user_attrs]
 
 
+def counting(trials: int) -> str:
+    """So many trials, and what was done with them comes behind it."""
+    return "1 trial was" if trials == 1 else f"{trials} trials were"
+
+
 def rows_of(study: Any) -> list[Row]:
     """Finished trials in their order."""
     found = []

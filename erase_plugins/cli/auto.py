@@ -73,6 +73,7 @@ def command(
     folder = check_output(out, force, dry_run=dry_run)
     quiet_libraries()
     from erase_plugins.autotune.run import PICTURE, auto, preview, search_folder
+    from erase_plugins.autotune.trials import counting
 
     asked: dict[str, Any] = {"methods": wanted, "to": anchors, "also": also, "keep": keep, "seed": seed,
                              "revision": revision, "dtype": dtype, "device": device, "layouts": chosen}  # fmt: skip
@@ -93,7 +94,7 @@ def command(
     place = Path(search) if search is not None else search_folder(folder)
     if PICTURE not in found.files:
         hint("no picture of the front: pip install 'erase-plugins[plots]'")
-    say(f"{found.trials} trials in {human_seconds(found.seconds)}; ended because {found.stopped}")
+    say(f"{counting(found.trials)} done in {human_seconds(found.seconds)}; ended because {found.stopped}")
     say(f"took trial {found.taken.number}; another one: the same command with --pick N --force")
     say(f"wrote {', '.join(found.files)} in {place}")
     say_saved(found.artifact)

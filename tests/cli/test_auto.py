@@ -21,7 +21,8 @@ def test_dry_run_loads_and_writes_nothing(erase, tmp_path):
 def test_a_concept_may_say_what_it_becomes(erase, loaded, tmp_path):
     pytest.importorskip("optuna")
     words = ("auto", "pizza -> cake", "--methods", "uce", "--images", "1", "--trials", "1", "--out", tmp_path / "a")
-    assert erase(*words).code == 0
+    ran = erase(*words)
+    assert ran.code == 0 and "1 trial was done in " in ran.out and "because 1 trial was asked for" in ran.out
     (concept,) = json.loads((tmp_path / "a" / "erase.json").read_text())["concepts"]
     assert (concept["text"], concept["anchor"]) == ("pizza", "cake")
     ran = erase("auto", "pizza, dog", "--out", tmp_path / "b")

@@ -104,6 +104,14 @@ def search(case: Case, nodes: dict[str, Any]) -> None:
     NUMBERS["asked_gated"] = far(asked(gated), case.comfy(gated))
     NUMBERS["gated"] = far(asked(gated), asked(case.model))
 
+    from small_sdxl import SmallSDXL
+
+    other, other_clip, _ = SmallSDXL().make()
+    with host.computing():
+        one, two = SampledTarget(other, other_clip), ComfyTarget(other, other_clip)
+        latents, times, rows = case.x.clone(), case.t.clone(), two.encode(["a pizza", "a dog"])
+        NUMBERS["asked_xl"] = far(one.predict(latents, times, rows), two.predict(latents, times, rows))
+
     real, measured = Yardstick.measure, []
 
     def measure(yardstick: Any, artifact: Any) -> Any:

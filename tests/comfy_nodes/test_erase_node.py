@@ -67,6 +67,7 @@ def test_a_lora_behind_that_brings_the_concept_back_is_told(numbers):
 def test_a_search_measures_as_comfyui_draws_gates_included(numbers):
     assert numbers["asked"] < 1e-4  # another path through the same denoiser
     assert numbers["asked_gated"] < 1e-4
+    assert numbers["asked_xl"] < 1e-4  # which reads pooled rows and the size of the picture too
     assert numbers["gated"] > 0.01
 
 
