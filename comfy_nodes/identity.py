@@ -7,6 +7,7 @@ from typing import Any
 
 from erase_plugins.artifacts.fingerprint import fingerprint
 
+from .gates import GatedForward
 from .row_maps import carried
 from .target import ComfyTarget
 
@@ -32,6 +33,12 @@ def identity(target: Any) -> str:
             digest.update(f"{name}:{type(patch).__module__}.{type(patch).__qualname__}".encode())
             for tensor in patch.tensors() if hasattr(patch, "tensors") else ():
                 digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    for name, item in sorted(getattr(target.model, "object_patches", {}).items()):
+        while isinstance(item, GatedForward):  # one around the other
+            digest.update(f"{name} {item.change.strength * item.change.scale}".encode())
+            for tensor in (item.change.down, item.change.up):
+                digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+            item = item.inner
     inside = carried(target.model)
     for tensor in () if inside is None else inside.weights:
         digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())

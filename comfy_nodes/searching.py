@@ -20,19 +20,16 @@ from erase_plugins.autotune.run import PICTURE, TABLE, auto, search_folder
 from erase_plugins.autotune.trials import counting
 from erase_plugins.errors import ArtifactError, RequestError, RunCancelled, Unsupported
 from erase_plugins.families.base import Conditioning
-from erase_plugins.families.samplers import make_sampler
 from erase_plugins.options import resolve
-from erase_plugins.stack import stack_of
+from erase_plugins.stack import Entry
 from erase_plugins.types import Concept
 from erase_plugins.workflow.artifacts import load_artifact
 
-from . import host, needs
+from . import chaining, host, needs
 from .identity import identity
-from .live import schedule_of
 from .nodes.methods import drawing_methods
 from .search_options import AutoOptions
 from .solved import solved
-from .stacking import put_on
 from .target import ComfyTarget
 from .targets import target_of
 
@@ -107,10 +104,9 @@ def _auto(
 ) -> Any:
     began = time.monotonic()
 
-    def tell(label: str, _done: int, _most: int) -> None:
+    def tell(_label: str, _done: int, _most: int) -> None:
         if bar.stopped():
             raise RunCancelled("stopped")
-        bar.notes.append(label)
         bar.bar.update_absolute(min(99, round(100 * (time.monotonic() - began) / (60 * options.minutes))))
 
     wanted = options.listed("methods") or [
@@ -131,7 +127,7 @@ def _auto(
 def _edited(target: ComfyTarget) -> Callable[[Artifact], Any]:
     @contextmanager
     def edited(artifact: Artifact) -> Iterator[ComfyTarget]:
-        done = put_on(target.model, target.clip, stack_of(artifact))
+        done = chaining.put_on(target.model, target.clip, (Entry(artifact, 1.0),), fresh=True)  # as the node does
         yield SampledTarget(done.model, done.clip)
 
     return edited
@@ -139,9 +135,6 @@ def _edited(target: ComfyTarget) -> Callable[[Artifact], Any]:
 
 class SampledTarget(ComfyTarget):
     """Predictions as ComfyUI's samplers ask for them, under everything that hangs on the MODEL; makes no copy of it."""
-
-    def scheduler(self, steps: int, kind: str = "ddim") -> Any:
-        return make_sampler(schedule_of(self.model, self.info.prediction), kind, steps, self.device)
 
     def predict(self, latents: Tensor, timestep: Tensor | float, cond: Conditioning) -> Tensor:
         import comfy.samplers

@@ -54,8 +54,7 @@ def erase(
     rows = tuple(row for row in read_erasures(erase, kind) if row.strength * strength != 0)
     given, training = split_options(chosen, options)
     kept = read_phrases(keep)
-    searches = rows and chosen is AUTO
-    found = _searched(rows, kept, given, model, clip) if searches else None
+    found = _searched(rows, kept, given, model, clip) if rows and chosen is AUTO else None
     if found is not None:
         artifact, notes = found.artifact, list(found.lines)
     else:
@@ -67,7 +66,7 @@ def erase(
         done = chaining.put_on(model, clip, entries, fresh=True)
         lines: list[str] = []
         if artifact is not None:
-            lines, left = _numbers(done, clip, kept) if found is None else (notes, {rows[0].concept.text: found.left})
+            lines, left = _numbers(done, clip, kept) if found is None else (notes, _left(found, rows[0], strength))
             back = brought_back(
                 behind, (done.model, done.clip), (done.bare, clip), done.artifact.manifest.concepts, left
             )
@@ -117,6 +116,11 @@ def _searched(rows: tuple[Row, ...], keep: tuple[str, ...], given: dict[str, str
     if len(rows) > 1:
         raise RequestError("auto searches for one concept; put an erase node for each, one behind the other")
     return searched(rows[0].concept, keep, given, model, clip)
+
+
+def _left(found: Any, row: Row, strength: float) -> dict[str, float]:
+    """The share that is left by concept, which a search measures at strength 1 alone."""
+    return {row.concept.text: found.left} if row.strength * strength == 1.0 else {}
 
 
 def _made(

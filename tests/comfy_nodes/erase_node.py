@@ -89,6 +89,7 @@ def search(case: Case, nodes: dict[str, Any]) -> None:
     import folder_paths
 
     from comfy_nodes import host
+    from comfy_nodes.identity import identity
     from comfy_nodes.searching import SampledTarget
     from comfy_nodes.target import ComfyTarget
     from erase_plugins.autotune.measure import Yardstick
@@ -103,6 +104,8 @@ def search(case: Case, nodes: dict[str, Any]) -> None:
     NUMBERS["asked"] = far(asked(case.model), asked(case.model, ComfyTarget))
     NUMBERS["asked_gated"] = far(asked(gated), case.comfy(gated))
     NUMBERS["gated"] = far(asked(gated), asked(case.model))
+    again = erase(nodes, case.model, case.clip, "dog", method="oce")["result"][0]
+    NUMBERS["names"] = [identity(ComfyTarget(model, case.clip)) for model in (case.model, gated, again, gated.clone())]
 
     from small_sdxl import SmallSDXL
 

@@ -71,6 +71,12 @@ def test_a_search_measures_as_comfyui_draws_gates_included(numbers):
     assert numbers["gated"] > 0.01
 
 
+def test_a_gated_erasure_in_front_makes_another_model_of_it(numbers):
+    """A search or training is found again by the model's name; what is in front of it belongs to that."""
+    bare, gated, other, same = numbers["names"]
+    assert len({bare, gated, other}) == 3 and same == gated
+
+
 def test_a_stopped_search_is_gone_on_with_and_gives_an_erasure(numbers):
     assert len(numbers["stopped"]) == 2  # in the second trial, which is done again
     assert numbers["searched"][:3] == [*numbers["stopped"], numbers["stopped"][1]]
