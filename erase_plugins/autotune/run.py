@@ -251,7 +251,9 @@ def _starts(
     wanted = [to] if isinstance(to, str) else list(to)
     becomes = base.concepts[0].anchor
     if wanted and becomes is not None:
-        raise RequestError(f"the concept says that it becomes '{becomes}', and ", Hint("to"), " says more; leave one out")
+        raise RequestError(
+            f"the concept becomes '{becomes}' by its own words, and ", Hint("to"), " says more; drop one"
+        )
     taken = wanted or ANCHORS.get(base.concepts[0].kind, ())
     starts, reasons = find_starts(base, info, methods, taken, also, layouts, room_of(base, info))
     threads = get_num_threads() if base.device.startswith("cpu") else 1  # processor time counts each

@@ -166,7 +166,7 @@ def test_what_a_concept_becomes_is_kept_in_all_trials_where_it_is_said(target):
     found = ep.auto(target, Concept("pizza", anchor="cake"), **ASKED)
     assert {row.settings.anchor for row in found.front} == {None}
     assert [item.anchor for item in found.artifact.manifest.concepts] == ["cake"]
-    with pytest.raises(RequestError, match="says that it becomes 'cake', and to= says more; leave one out"):
+    with pytest.raises(RequestError, match="becomes 'cake' by its own words, and to= says more; drop one"):
         ep.auto(target, Concept("pizza", anchor="cake"), **ASKED, to="dog")
     with pytest.raises(RequestError, match="holds an arrow"):
         ep.auto(target, "pizza -> cake", **ASKED)
