@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from torch import Tensor
+
 from erase_plugins.artifacts.fingerprint import fingerprint
 
 from .gates import GatedForward
@@ -32,15 +34,19 @@ def identity(target: Any) -> str:
         for patch in patches[name]:
             digest.update(f"{name}:{type(patch).__module__}.{type(patch).__qualname__}".encode())
             for tensor in patch.tensors() if hasattr(patch, "tensors") else ():
-                digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+                digest.update(_bytes(tensor))
     for name, item in sorted(getattr(target.model, "object_patches", {}).items()):
         while isinstance(item, GatedForward):  # one around the other
             digest.update(f"{name} {item.change.strength * item.change.scale}".encode())
-            for tensor in (item.change.down, item.change.up):
-                digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+            digest.update(_bytes(item.change.down) + _bytes(item.change.up))
             item = item.inner
     inside = carried(target.model)
     for tensor in () if inside is None else inside.weights:
-        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        digest.update(_bytes(tensor))
     digest.update(f"clip skip {getattr(target.clip, 'layer_idx', None)}".encode())
     return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    found: bytes = tensor.detach().float().cpu().contiguous().numpy().tobytes()
+    return found

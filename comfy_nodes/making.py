@@ -100,17 +100,28 @@ class Job:
     def _run(self, ready: EditPlan, target: Any, draw: Drawing) -> tuple[Any, list[str]]:
         entry = next(item for item in get_manager().methods() if item.item.id == self.method)
         text = f"{plan_key(ready)} {identity(target)} {entry.package} {entry.version}"
-        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-        folder = host.work_folder() / f"{slug('_'.join(item.text for item in self.concepts[:3]))[:60]}_{digest}"
+        folder = folder_of("_".join(item.text for item in self.concepts[:3]), text)
         kept = f"kept in output/{host.FOLDER}/{folder.name}"
-        if folder.exists():
-            try:
-                return load_artifact(folder), [f"made earlier by the same request, {kept}"]
-            except ArtifactError:  # damaged: made again and replaced
-                pass
+        earlier = made_earlier(folder)
+        if earlier is not None:
+            return earlier, [f"made earlier by the same request, {kept}"]
         with host.Progress(max(ready.steps, 1), draw, self.preview_every) as bar:
             artifact = run_and_save(
                 ready, target, folder, layouts=("patch",), force=True, resume=True, listeners=(bar,), cancel=bar.cancel
             )
         shown = [f"{bar.pictures} pictures shown while training"] if bar.pictures else []
         return artifact, [*bar.notes, *shown, *([draw.problem] if draw.problem else []), kept]
+
+
+def folder_of(words: str, asked: str, prefix: str = "") -> Path:
+    """Where what a request makes is kept: its words for people, and a digest of everything that was asked."""
+    digest = hashlib.sha256(asked.encode()).hexdigest()[:12]
+    return host.work_folder() / f"{prefix}{slug(words)[:60]}_{digest}"
+
+
+def made_earlier(folder: Path) -> Any:
+    """The artifact that the same request made; None without one, or where it is damaged, and is made again."""
+    try:
+        return load_artifact(folder) if folder.exists() else None
+    except ArtifactError:
+        return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,19 +13,18 @@ from torch import Tensor
 
 import erase_plugins
 from erase_plugins.artifacts.artifact import Artifact
-from erase_plugins.artifacts.manifest import slug
 from erase_plugins.autotune.job import Host
 from erase_plugins.autotune.run import PICTURE, TABLE, auto, search_folder
 from erase_plugins.autotune.trials import counting
-from erase_plugins.errors import ArtifactError, RequestError, RunCancelled, Unsupported
+from erase_plugins.errors import RequestError, RunCancelled, Unsupported
 from erase_plugins.families.base import Conditioning
 from erase_plugins.options import resolve
 from erase_plugins.stack import Entry
 from erase_plugins.types import Concept
-from erase_plugins.workflow.artifacts import load_artifact
 
 from . import chaining, host, needs
 from .identity import identity
+from .making import folder_of, made_earlier
 from .nodes.methods import drawing_methods
 from .search_options import AutoOptions
 from .solved import solved
@@ -72,10 +70,9 @@ def _search(concept: Concept, keep: Sequence[str], options: AutoOptions, model: 
                 "alone; take a method that works in seconds, or run 'erase-plugins auto' in a terminal"
             )
         asked = repr((concept, tuple(keep), options, erase_plugins.__version__, identity(target)))
-        digest = hashlib.sha256(asked.encode()).hexdigest()[:12]
-        folder = host.work_folder() / f"auto_{slug(concept.text)[:60]}_{digest}"
+        folder = folder_of(concept.text, asked, "auto_")
         place = search_folder(folder)
-        artifact = _made_earlier(folder)
+        artifact = made_earlier(folder)
         if artifact is None:
             with host.Progress(100) as bar, host.as_cancelled():
                 artifact = _auto(target, concept, keep, options, folder, bar).artifact
@@ -90,13 +87,6 @@ def _search(concept: Concept, keep: Sequence[str], options: AutoOptions, model: 
     ]
     shown = {"filename": PICTURE, "subfolder": f"{host.FOLDER}/{place.name}", "type": "output"}
     return Searched(artifact, lines, taken["left"], shown if (place / PICTURE).is_file() else None)
-
-
-def _made_earlier(folder: Any) -> Artifact | None:
-    try:
-        return load_artifact(folder) if folder.exists() else None
-    except ArtifactError:  # damaged: made again and replaced
-        return None
 
 
 def _auto(
@@ -139,12 +129,7 @@ class SampledTarget(ComfyTarget):
     def predict(self, latents: Tensor, timestep: Tensor | float, cond: Conditioning) -> Tensor:
         import comfy.samplers
 
-        facts: dict[str, Any] = {}
-        if self.info.configs["unet"]["addition_embed_type"] is not None:
-            height, width = (8 * side for side in latents.shape[-2:])
-            pooled = self.pooled(cond.prompts) if cond.pooled is None else cond.pooled
-            facts = {"pooled_output": pooled, "height": height, "width": width}
-        rows = [[cond.embeds, facts]]
+        rows = [[cond.embeds, self.beside(latents, cond)]]
         states = _States(self.model.get_model_object("model_sampling"), latents, timestep)
         blank = torch.zeros_like(latents)
         with host.as_cancelled(), torch.no_grad():

@@ -262,12 +262,17 @@ class ComfyTarget(Target):
         return self.keys[(component, ref.weight)]
 
     def predict(self, latents: Tensor, timestep: Tensor | float, cond: Conditioning) -> Tensor:
-        vector = None
-        if self.info.configs["unet"]["addition_embed_type"] is not None:
-            height, width = (8 * side for side in latents.shape[-2:])
-            pooled = self.pooled(cond.prompts) if cond.pooled is None else cond.pooled
-            vector = self.model.model.encode_adm(pooled_output=pooled, width=width, height=height).to(self.device)
+        beside = self.beside(latents, cond)
+        vector = self.model.model.encode_adm(**beside).to(self.device) if beside else None
         return self.live.predict(latents, timestep, cond.embeds, vector)
+
+    def beside(self, latents: Tensor, cond: Conditioning) -> dict[str, Any]:
+        """What the denoiser reads besides text rows, by ComfyUI's names: pooled rows and the size of the picture."""
+        if self.info.configs["unet"]["addition_embed_type"] is None:
+            return {}
+        height, width = (8 * side for side in latents.shape[-2:])
+        pooled = self.pooled(cond.prompts) if cond.pooled is None else cond.pooled
+        return {"pooled_output": pooled, "width": width, "height": height}
 
     @torch.no_grad()
     def pooled(self, prompts: Sequence[str]) -> Tensor:

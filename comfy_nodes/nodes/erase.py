@@ -56,7 +56,7 @@ def erase(
     kept = read_phrases(keep)
     found = _searched(rows, kept, given, model, clip) if rows and chosen is AUTO else None
     if found is not None:
-        artifact, notes = found.artifact, list(found.lines)
+        artifact, notes = found.artifact, []
     else:
         artifact, notes = _made(chosen, rows, kept, given, training, model, clip, vae) if rows else (None, [])
     left: dict[str, float] = {}
@@ -66,12 +66,12 @@ def erase(
         done = chaining.put_on(model, clip, entries, fresh=True)
         lines: list[str] = []
         if artifact is not None:
-            lines, left = _numbers(done, clip, kept) if found is None else (notes, _left(found, rows[0], strength))
+            lines, left = _numbers(done, clip, kept) if found is None else _told(found, rows[0], strength)
             back = brought_back(
                 behind, (done.model, done.clip), (done.bare, clip), done.artifact.manifest.concepts, left
             )
     told = {f"{row.concept.text} -> {row.concept.anchor}" for row in rows}
-    lines = [*lines, *done.lines, *(note for note in notes if note not in (*told, *lines))]
+    lines += [*done.lines, *(note for note in notes if note not in told)]
     if artifact is not None:
         manifest = artifact.manifest
         lines.append(f"{manifest.method['title']}, {manifest.seconds:g} s, {manifest.base['model']}")
@@ -118,9 +118,9 @@ def _searched(rows: tuple[Row, ...], keep: tuple[str, ...], given: dict[str, str
     return searched(rows[0].concept, keep, given, model, clip)
 
 
-def _left(found: Any, row: Row, strength: float) -> dict[str, float]:
-    """The share that is left by concept, which a search measures at strength 1 alone."""
-    return {row.concept.text: found.left} if row.strength * strength == 1.0 else {}
+def _told(found: Any, row: Row, strength: float) -> tuple[list[str], dict[str, float]]:
+    """The lines of a search, and the share that is left by concept, which it measures at strength 1 alone."""
+    return list(found.lines), {row.concept.text: found.left} if row.strength * strength == 1.0 else {}
 
 
 def _made(

@@ -27,6 +27,17 @@ def share_text(share: float) -> str:
     return f"{percent(share)} %"
 
 
+def cells(row: Row, parts: Sequence[str], unit: str) -> list[str]:
+    """The numbers of a trial for a table: what is left, of which kinds of prompt, change, and the third one."""
+    own = [share_text(row.parts[name]) if name in row.parts else "-" for name in parts]
+    return [share_text(row.left), *own, f"{row.change:.3f}", cost_text(row.cost, unit)]
+
+
+def base_cells(base: Mapping[str, float]) -> list[str]:
+    """The same of the model without an edit."""
+    return [share_text(1.0), *map(share_text, base.values()), "0.000", "-"]
+
+
 def not_measured(base: Mapping[str, float]) -> str:
     """A sentence about kinds of prompt that say nothing here; "" where there are none, or no judge."""
     absent = [name for name in _KINDS if name not in base]
@@ -46,10 +57,8 @@ def markdown(
 
     def told_of(row: Row) -> str:
         mark = " (taken)" if row.number == taken.number else ""
-        own = [share_text(row.parts[name]) if name in row.parts else "-" for name in parts]
-        numbers = [share_text(row.left), *own, f"{row.change:.3f}", cost_text(row.cost, unit)]
         label = row.label.replace("|", "\\|")
-        return f"| {row.number}{mark} | {label} | {' | '.join(numbers)} |"
+        return f"| {row.number}{mark} | {label} | {' | '.join(cells(row, parts, unit))} |"
 
     lines = [
         "# Methods compared",  # the stamp by which the file is known as ours
@@ -62,7 +71,7 @@ def markdown(
         "",
         columns,
         line,
-        f"| - | base model | 100 % | {' | '.join(share_text(value) for value in base.values())} | 0.000 | - |",
+        f"| - | base model | {' | '.join(base_cells(base))} |",
         *(told_of(row) for row in sorted(front, key=lambda item: (item.left, item.change))),
     ]
     on = {row.number for row in front}

@@ -191,8 +191,7 @@ class Yardstick:
             rows = torch.arange(start, min(start + most, len(states)))
             part = states[rows]
             out.append(ask(target, part.inputs, part.timestep, cond[part.row.tolist()], None))
-        places = [] if self.edited is not None else refused_places(target, prompts)  # guards hang on pipelines
-        gone = torch.isin(states.row, torch.tensor(places, dtype=states.row.dtype))
+        gone = torch.isin(states.row, torch.tensor(refused_places(target, prompts), dtype=states.row.dtype))
         found = torch.cat(out)
         return torch.where(gone.view(-1, *[1] * (found.ndim - 1)), refused, found) if bool(gone.any()) else found
 

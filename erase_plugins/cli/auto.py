@@ -129,15 +129,13 @@ def _say_left_out(reasons: Mapping[str, str]) -> None:
 
 def _say_front(found: Any, cost: str) -> None:
     """The front for people, and what did not work."""
-    from erase_plugins.autotune.front import cost_text, not_measured, share_text
+    from erase_plugins.autotune.front import base_cells, cells, not_measured
 
     parts = list(found.base)
-    rows = [["-", "base model", share_text(1.0), *map(share_text, found.base.values()), "0.000", "-"]]
+    rows = [["-", "base model", *base_cells(found.base)]]
     for row in sorted(found.front, key=lambda item: (item.left, item.change)):
-        own = [share_text(row.parts[name]) if name in row.parts else "-" for name in parts]
         mark = " <" if row.number == found.taken.number else ""
-        rows.append([f"{row.number}{mark}", row.label, share_text(row.left), *own, f"{row.change:.3f}",
-                     cost_text(row.cost, cost)])  # fmt: skip
+        rows.append([f"{row.number}{mark}", row.label, *cells(row, parts, cost)])
     numbers = ("left", *parts, "change", cost)
     table("trials that no other beats (0 is best in every column)", ("trial", "settings", *numbers), rows, numbers)
     if told := not_measured(found.base):

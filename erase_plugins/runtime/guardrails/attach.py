@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 def stages_of(host: Any, name: str = ENCODE) -> tuple[Any, ...]:
     """What stands in front of the prompts of a pipeline and is not switched off, from the outermost inwards.
 
-    Of a language model in front of its questions, with "generate" for ``name``.
+    Of a language model in front of its questions, with "generate" for ``name``. A model without a host has nothing.
     """
-    stages = getattr(vars(host).get(name), "stages", ())
+    stages = () if host is None else getattr(vars(host).get(name), "stages", ())
     return tuple(item for item in stages if item.strength != 0.0)
 
 
